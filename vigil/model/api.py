@@ -1,0 +1,137 @@
+"""The JSON shapes of the API: the one contract of server, client and CLI.
+
+Fields are kebab-case on the wire. Times are RFC 3339 UTC with microseconds and ``Z``, durations are seconds.
+Answers may grow: clients ignore fields they do not know. Requests may not: an unknown field is a 400 that names it.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+from vigil.model.states import ChangeStatus, ServiceState
+
+
+class Answer(msgspec.Struct, frozen=True, kw_only=True, rename="kebab", omit_defaults=False):
+    """Base of everything the daemon sends."""
+
+
+class Request(msgspec.Struct, frozen=True, kw_only=True, rename="kebab", forbid_unknown_fields=True):
+    """Base of everything a client sends."""
+
+
+class LastUpgrade(Answer):
+    time: str
+    ok: bool
+    error: str | None = None
+
+
+class SystemInfo(Answer):
+    """GET /v1/system-info."""
+
+    boot_id: str
+    version: str
+    start_time: str
+    http_address: str | None
+    https_address: str | None
+    control_start_time: str
+    control_restarts: int
+    logger_restarts: int
+    pid1_version: str
+    last_upgrade: LastUpgrade | None = None
+
+
+class Exit(Answer):
+    """How the main process of a service's last run ended, or why it could not be started (then code is 127 or 126)."""
+
+    code: int | None  # exit code; None when a signal ended it
+    signal: str | None  # "SIGKILL"; None when it exited
+    reason: str  # a sentence: "exited with code 7", "killed by SIGKILL", "exec /nope: No such file or directory"
+    time: str
+    output: list[str]  # its last lines, 5 at most
+
+
+class Service(Answer):
+    """GET /v1/services, one item."""
+
+    name: str
+    startup: Literal["enabled", "disabled"]
+    current: ServiceState
+    current_since: str
+    cause: str  # why it is in this state, a sentence
+    waiting_for: list[str]
+    status_text: str | None
+    pid: int | None
+    restarts: int  # automatic ones since the last manual start
+    exit: Exit | None
+    ready: bool
+    stop_signal: str
+    on_success: str
+    on_failure: str
+    pending_restart: bool
+    cpu: float | None  # seconds, of the whole tree
+    memory: int | None  # bytes, of the whole tree
+
+
+class Task(Answer):
+    """What a change does to one service."""
+
+    service: str
+    kind: str  # start, stop, restart, signal
+    status: ChangeStatus
+    err: str | None = None
+
+
+class Change(Answer):
+    """GET /v1/changes, one item."""
+
+    id: str
+    kind: str  # start, stop, restart, autostart, signal, replan
+    summary: str
+    status: ChangeStatus
+    spawn_time: str
+    ready_time: str | None  # when it ended
+    err: str | None
+    cause: str  # who asked: "uid 0 over the Unix socket", "vigild: autostart"
+    tasks: list[Task]
+
+
+class ServicesAction(Request):
+    """POST /v1/services. An empty list of services means all."""
+
+    action: Literal["start", "stop", "restart", "autostart", "replan", "signal"]
+    services: list[str] = []
+    signal: str | None = None
+
+
+class DaemonAction(Request):
+    """POST /v1/vigild."""
+
+    action: Literal["stop", "restart", "upgrade"]
+
+
+class LogEntry(Answer, omit_defaults=True):
+    """One kept line, or a part of a very long one."""
+
+    seq: int
+    timestamp: str
+    service: str
+    stream: Literal["stdout", "stderr"]
+    message: str
+    partial: bool = False
+
+
+class ErrorResult(Answer):
+    message: str
+    kind: str
+
+
+class Failure(Answer):
+    """The envelope of every error."""
+
+    status_code: int
+    status: str
+    result: ErrorResult
+    message: str
+    type: Literal["error"] = "error"

@@ -1,0 +1,69 @@
+"""The one tree of exceptions; the API maps it to HTTP in one place, programs print ``str(error)``.
+
+VigilError
+ |-- NotFound        a name nobody knows                       404
+ |-- BadRequest      a request that makes no sense             400
+ |    `-- PlanError  a plan with problems, all of them listed  400
+ |-- Forbidden       the caller's level is too low             403
+ |-- Conflict        not possible in the present state         409
+ |-- Unavailable     control is starting or stopping           503
+ `-- StartError      vigild cannot start (exit code 1)         500
+      `-- UsageError a word of the command line is wrong (2)   400
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+class VigilError(Exception):
+    """Base of all errors that vigil raises on purpose. ``str()`` is a sentence of the form "cannot X: why"."""
+
+    kind = "internal-error"
+    http_status = 500
+
+
+class NotFound(VigilError):
+    kind = "not-found"
+    http_status = 404
+
+
+class BadRequest(VigilError):
+    kind = "bad-request"
+    http_status = 400
+
+
+class PlanError(BadRequest):
+    """A plan that cannot be used. ``problems`` are complete lines, ``FILE:LINE:COL: FIELD: what is wrong (the fix)``."""
+
+    kind = "bad-plan"
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = tuple(problems)
+
+
+class Forbidden(VigilError):
+    kind = "forbidden"
+    http_status = 403
+
+
+class Conflict(VigilError):
+    kind = "conflict"
+    http_status = 409
+
+
+class Unavailable(VigilError):
+    kind = "unavailable"
+    http_status = 503
+
+
+class StartError(VigilError):
+    kind = "start-error"
+    exit_code = 1
+
+
+class UsageError(StartError):
+    kind = "usage-error"
+    http_status = 400
+    exit_code = 2
