@@ -1,0 +1,1 @@
+"""The program that vigild executes as control: options, wiring, and the order of start."""
