@@ -1,0 +1,1 @@
+"""Tests of vigil; a package, so that they can share modules by name."""
