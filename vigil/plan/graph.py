@@ -33,8 +33,9 @@ def needs(plan: Plan) -> dict[str, frozenset[str]]:
 def order(plan: Plan) -> dict[str, tuple[int, int]]:
     """Component and rank of each service.
 
-    Services of different components have nothing to do with each other. Within one, rank 0 waits for nobody, and a service's rank is higher than
-    that of all it waits for (the longest path down): stop the highest rank first. Components are numbered from 0 in the plan's order.
+    Services of different components have nothing to do with each other. Within one, rank 0 waits for nobody, and a
+    service's rank is higher than that of all it waits for (the longest path down): stop the highest rank first.
+    Components are numbered from 0 in the plan's order.
     """
     waits = needs(plan)
     component = _components(waits)
@@ -43,7 +44,7 @@ def order(plan: Plan) -> dict[str, tuple[int, int]]:
 
 
 def cycles(waits: Mapping[str, frozenset[str]]) -> list[tuple[str, ...]]:
-    """One cycle for every group of services that wait for each other, as ``("a", "b", "a")``: a waits for b, b for a."""
+    """One cycle for every group of services that wait for each other: ``("a", "b", "a")`` is a waits for b, b for a."""
     found: list[tuple[str, ...]] = []
     for group in _knots(waits):
         members = set(group)
@@ -75,7 +76,7 @@ def _components(waits: Mapping[str, frozenset[str]]) -> dict[str, int]:
 
 
 def _ranks(waits: Mapping[str, frozenset[str]]) -> dict[str, int]:
-    """Longest path to a service that waits for nobody. A plan has no cycles (``load`` refuses them); members of one would all get rank 0."""
+    """Longest path to a service that waits for nobody. A plan has no cycles: ``load`` refuses them."""
     waiting = {name: len(others) for name, others in waits.items()}
     waiters: dict[str, list[str]] = {name: [] for name in waits}
     for name, others in waits.items():
@@ -94,7 +95,7 @@ def _ranks(waits: Mapping[str, frozenset[str]]) -> dict[str, int]:
 
 
 def _knots(waits: Mapping[str, frozenset[str]]) -> list[list[str]]:
-    """Groups of two or more services that can all reach each other (Tarjan's strongly connected components, with a stack of our own)."""
+    """Groups of two or more services that can all reach each other: Tarjan's algorithm, with a stack of our own."""
     index: dict[str, int] = {}
     low: dict[str, int] = {}
     on_path: set[str] = set()

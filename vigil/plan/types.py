@@ -1,10 +1,11 @@
 """What a plan is once it is read, merged and found to be right; and what was read from outside to make it.
 
-All times are seconds, all ids and signals are numbers, all names are resolved: whoever starts a service asks nobody else.
+All times are seconds, ids and signals are numbers, names are resolved: whoever starts a service asks nobody else.
 """
 
 from __future__ import annotations
 
+import signal
 from enum import Enum
 from typing import Literal
 
@@ -18,6 +19,9 @@ NAME_MAX = 128
 
 RESERVED_NAME = "vigild"
 """The log of vigild's own diagnostics has this name, so no service can."""
+
+FORWARDED = frozenset(map(int, (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGWINCH)))
+"""The signals that are passed on to a service whose plan says nothing about them."""
 
 
 class Policy(Enum):
@@ -33,10 +37,12 @@ class Policy(Enum):
 class Credentials(msgspec.Struct, frozen=True):
     """The user a service runs as.
 
-    ``home`` None: only the group changes, so HOME, USER and LOGNAME stay what they are. Otherwise HOME is ``home``, and USER and LOGNAME are
-    ``name``, or are absent where ``name`` is None (a user id without passwd entry). The service's own environment wins over all three.
+    ``home`` None: only the group changes, so HOME, USER and LOGNAME stay what they are. Otherwise HOME is ``home``, and
+    USER and LOGNAME are ``name``, or are absent where ``name`` is None (a user id without passwd entry). The service's
+    own environment wins over all three.
 
-    ``switch`` False: this is who vigild is already, and it may not change its ids (not even to what they are): only the environment counts.
+    ``switch`` False: this is who vigild is already, and it may not change its ids (not even to what they are): leave
+    the ids alone, only the environment counts.
     """
 
     uid: int
@@ -48,7 +54,7 @@ class Credentials(msgspec.Struct, frozen=True):
 
 
 class Account(msgspec.Struct, frozen=True):
-    """What one spelling of user, user-id, group and group-id resolved to when the plan was read: ``credentials`` or ``error``."""
+    """What one choice of user, user-id, group and group-id resolved to when the plan was read: credentials or error."""
 
     user: str | None
     user_id: int | None
@@ -60,7 +66,10 @@ class Account(msgspec.Struct, frozen=True):
 
 
 class Sources(msgspec.Struct, frozen=True):
-    """Everything that was read from outside to make a plan. It can be encoded as MessagePack and gives the same plan again at any time."""
+    """Everything that was read from outside to make a plan: it gives the same plan again at any time.
+
+    It can be encoded as MessagePack.
+    """
 
     directory: str
     layers: tuple[tuple[str, bytes], ...] = ()  # path and content, in the order of merging
@@ -86,7 +95,7 @@ class Service(msgspec.Struct, frozen=True, kw_only=True):
     working_dir: str = "/"
     stop_signal: int = 15
     kill_delay: float | None = 5.0  # None: for ever
-    forward_signals: frozenset[int] = frozenset()  # ``load`` fills in HUP, USR1, USR2 and WINCH where the plan says nothing
+    forward_signals: frozenset[int] = FORWARDED
     on_success: Policy = Policy.RESTART
     on_failure: Policy = Policy.RESTART
     success_exit_codes: frozenset[int] = frozenset({0})
