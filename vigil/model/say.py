@@ -1,8 +1,8 @@
 """control's own diagnostics: one line each to descriptor 2, as text or as a JSON object.
 
-The standard library's logging is not used: it costs control 10 ms of its start, and it may block. Descriptor 2 is a pipe
-that logger reads; when logger is behind, a line is dropped and counted rather than waited for, because a supervisor that
-waits for its own diagnostics is hung. The count is told with the next line that finds room.
+The standard library's logging is not used: it costs control 10 ms of its start, and it may block. Descriptor 2 is a
+pipe that logger reads; when logger is behind, a line is dropped and counted rather than waited for, because a
+supervisor that waits for its own diagnostics is hung. The count is told with the next line that finds room.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ def _clean(text: str) -> str:
 
 def _one_line(text: str) -> str:
     """``text`` with control characters made visible, so that nothing a service is called can forge a line."""
-    return text if text.isprintable() else "".join(c if c.isprintable() or c in "\t" else _escaped(c) for c in text)
+    return text if text.isprintable() else "".join(c if c.isprintable() or c == "\t" else _escaped(c) for c in text)
 
 
 def _escaped(character: str) -> str:

@@ -5,6 +5,7 @@ Times are nanoseconds: ``*_real_ns`` since the epoch, ``deadline`` on CLOCK_MONO
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Mapping, Sequence
 from enum import IntEnum
@@ -113,7 +114,7 @@ _STEP_WORDS = {
 }
 
 _SHORTAGE_STEPS = frozenset((Step.PIPE, Step.FORK, Step.KEEPER, Step.VFORK))
-_ENOENT, _EAGAIN, _ENOMEM = 2, 11, 12
+_SHORTAGES = frozenset((errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE))
 _CLD_EXITED, _CLD_KILLED, _CLD_DUMPED = 1, 2, 3
 
 
@@ -217,13 +218,13 @@ class Failure(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def shortage(self) -> bool:
-        """Memory or processes ran out: not the service's failure, to be tried again."""
-        return self.step is Step.KEEPER or (self.step in _SHORTAGE_STEPS and self.error in (_EAGAIN, _ENOMEM))
+        """Memory, processes or descriptors ran out: not the service's failure, to be tried again."""
+        return self.step is Step.KEEPER or (self.step in _SHORTAGE_STEPS and self.error in _SHORTAGES)
 
     @property
     def exit_code(self) -> int:
         """What a shell would report: 127 where the command was not found, else 126."""
-        return 127 if self.step is Step.EXEC and self.error == _ENOENT else 126
+        return 127 if self.step is Step.EXEC and self.error == errno.ENOENT else 126
 
     def describe(self, command: str = "") -> str:
         """``exec /nope: No such file or directory``. ``command`` is shown where the step is exec."""
@@ -441,10 +442,13 @@ class SpawnSpec(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Shim(Protocol):
-    """What the rest of control may ask of PID 1. No call blocks or fails: messages are sent in order, answers come as messages."""
+    """What the rest of control may ask of PID 1.
+
+    No call blocks and none fails: messages are sent in order, answers come as messages.
+    """
 
     def spawn(self, spec: SpawnSpec) -> None:
-        """Start a process: Started, SpawnFailed or Refused, with the spec's token. ValueError where execve could never take it."""
+        """Start a process; Started, SpawnFailed or Refused with the spec's token tells what came of it."""
 
     def update(
         self,
@@ -455,7 +459,7 @@ class Shim(Protocol):
         forward: frozenset[int] | None = None,
         log_mode: LogMode | None = None,
     ) -> None:
-        """Change a live run: ``stop`` is (signal, kill delay or None for never), ``order`` is (component, rank). None keeps."""
+        """Change a live run; None keeps. ``stop`` is (signal, kill delay or None for never), ``order`` (component, rank)."""
 
     def signal(self, run: Run, signo: int, target: Target = Target.MAIN) -> None:
         """Send a signal."""
