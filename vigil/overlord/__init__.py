@@ -1,0 +1,1 @@
+"""The overlord: owns the plan and the services' actors, routes commands and events, decides the order."""
