@@ -91,6 +91,7 @@ class Step(IntEnum):
     UID = lib.VG_STEP_UID
     CHDIR = lib.VG_STEP_CHDIR
     EXEC = lib.VG_STEP_EXEC
+    INTERPRETER = lib.VG_STEP_INTERPRETER  # the file is there, but the interpreter it names is not
 
 
 _STEP_WORDS = {
@@ -111,6 +112,7 @@ _STEP_WORDS = {
     Step.UID: "user",
     Step.CHDIR: "working-dir",
     Step.EXEC: "exec",
+    Step.INTERPRETER: "exec",
 }
 
 _SHORTAGE_STEPS = frozenset((Step.PIPE, Step.FORK, Step.KEEPER, Step.VFORK))
@@ -231,8 +233,10 @@ class Failure(msgspec.Struct, frozen=True, kw_only=True):
         words = _STEP_WORDS[self.step]
         if self.step is Step.STOPPING:
             return words
-        if self.step is Step.EXEC and command:
+        if self.step in (Step.EXEC, Step.INTERPRETER) and command:
             words += f" {command}"
+        if self.step is Step.INTERPRETER:
+            words += ": the interpreter it names"
         return f"{words}: {os.strerror(self.error)}"
 
 
@@ -459,7 +463,7 @@ class Shim(Protocol):
         forward: frozenset[int] | None = None,
         log_mode: LogMode | None = None,
     ) -> None:
-        """Change a live run; None keeps. ``stop`` is (signal, kill delay or None for never), ``order`` (component, rank)."""
+        """Change a live run; None keeps. ``stop``: signal, kill delay (None: never); ``order``: component, rank."""
 
     def signal(self, run: Run, signo: int, target: Target = Target.MAIN) -> None:
         """Send a signal."""

@@ -35,6 +35,7 @@ from vigil.shim.messages import (
 
 MESSAGE_MAX: int = lib.VG_MESSAGE_MAX
 BLOB_MAX: int = lib.VG_BLOB_MAX
+_TEN_YEARS = 3650 * 86400  # PID 1 takes no longer kill delay
 
 
 class WireError(VigilError):
@@ -255,8 +256,8 @@ def _text(text: str) -> bytes:
 
 
 def _milliseconds(seconds: float | None) -> int:
-    """Rounded up, so that a short delay never becomes none. None is for ever."""
-    if seconds is None or seconds == math.inf:
+    """Rounded up, so that a short delay never becomes none. None, like more than PID 1 takes, is for ever."""
+    if seconds is None or seconds > _TEN_YEARS:
         return int(lib.VG_FOREVER)
     return math.ceil(seconds * 1000)
 
