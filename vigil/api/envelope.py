@@ -1,0 +1,63 @@
+"""The envelope around everything that the API says."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+
+import msgspec
+
+from vigil.model.api import Change, ErrorResult
+
+_encoder = msgspec.json.Encoder()
+
+# Where an error comes from a place that knows nothing but HTTP, its kind follows from its status.
+_KINDS = {
+    400: "bad-request",
+    403: "forbidden",
+    404: "not-found",
+    405: "method-not-allowed",
+    408: "request-timeout",
+    409: "conflict",
+    411: "length-required",
+    413: "too-large",
+    414: "too-large",
+    415: "unsupported-media-type",
+    417: "bad-request",
+    426: "bad-request",
+    431: "too-large",
+    500: "internal-error",
+    501: "not-supported",
+    503: "unavailable",
+}
+
+# Python 3.13 renamed two of these; the API says the same everywhere.
+_PHRASES = {413: "Payload Too Large", 414: "URI Too Long"}
+
+
+def phrase(status: int) -> str:
+    """The words that belong to a status."""
+    if status in _PHRASES:
+        return _PHRASES[status]
+    try:
+        return HTTPStatus(status).phrase
+    except ValueError:
+        return "Unknown"
+
+
+def sync(result: object) -> bytes:
+    """The answer to what is done at once."""
+    return b'{"type":"sync","status-code":200,"status":"OK","result":' + _encoder.encode(result) + b"}\n"
+
+
+def accepted(change: Change) -> bytes:
+    """The answer to what goes on after it."""
+    head = b'{"type":"async","status-code":202,"status":"Accepted","change":'
+    return head + _encoder.encode(change.id) + b',"result":' + _encoder.encode(change) + b"}\n"
+
+
+def failure(status: int, message: str, kind: str | None = None) -> bytes:
+    """The answer to what went wrong."""
+    told = _encoder.encode(message)
+    head = b'{"type":"error","status-code":%d,"status":%b,"result":' % (status, _encoder.encode(phrase(status)))
+    result = _encoder.encode(ErrorResult(message=message, kind=kind or _KINDS.get(status, "error")))
+    return head + result + b',"message":' + told + b"}\n"

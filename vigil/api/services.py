@@ -1,0 +1,62 @@
+"""GET and POST /v1/services."""
+
+from __future__ import annotations
+
+import falcon
+import msgspec
+
+from vigil.api.needs import Overlord
+from vigil.api.operation import Call, Noun, Query, op
+from vigil.model import api, signals
+from vigil.model.errors import BadRequest
+from vigil.model.states import Access
+
+_KEY_LENGTH = 200
+
+
+class ServicesQuery(Query, frozen=True):
+    """Which services."""
+
+    names: list[str] = msgspec.field(default_factory=list)
+
+
+class Services(Noun):
+    """The services of the plan."""
+
+    def __init__(self, overlord: Overlord) -> None:
+        self._overlord = overlord
+
+    @op(Access.READ, "list services", query=ServicesQuery, result=list[api.Service])
+    async def on_get(self, call: Call[ServicesQuery, None]) -> list[api.Service]:
+        """Show them, in the order of their names."""
+        return self._overlord.services(call.query.names)
+
+    @op(Access.WRITE, "command services", body=api.ServicesAction, result=api.Change, status=202)
+    async def on_post(self, call: Call[Query, api.ServicesAction]) -> api.Change:
+        """Start, stop, restart or signal them; a request sent again with the same Idempotency-Key does nothing more."""
+        action = call.body
+        if action.action == "replan":
+            raise falcon.HTTPNotImplemented(description="cannot replan: this version of vigild does not know how to")
+        if action.action == "signal":
+            _check_signal(action.signal)
+        elif action.signal is not None:
+            raise BadRequest(f"cannot {action.action} services: a signal goes with the action signal only")
+        return self._overlord.act(action, str(call.caller), _key(call))
+
+
+def _check_signal(name: str | None) -> None:
+    if name is None:
+        raise BadRequest('cannot signal services: which signal? ("signal": "SIGHUP")')
+    try:
+        signals.parse(name)
+    except ValueError as problem:
+        raise BadRequest(f"cannot signal services: {problem}") from None
+
+
+def _key(call: Call[Query, api.ServicesAction]) -> str | None:
+    key: str | None = call.request.get_header("Idempotency-Key")
+    if key is None:
+        return None
+    if not 0 < len(key) <= _KEY_LENGTH or not key.isascii():
+        raise BadRequest(f"cannot read the request: an Idempotency-Key is 1 to {_KEY_LENGTH} ASCII characters")
+    return key

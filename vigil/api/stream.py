@@ -1,0 +1,66 @@
+"""An answer without an end: chunks of a follower, and comments in between so that silence is told from death."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING, ClassVar
+
+from vigil.api.needs import Follower
+
+if TYPE_CHECKING:
+    from vigil.api.protocol import Answer
+
+
+class Stream:
+    """What a responder gives instead of a result."""
+
+    TYPES: ClassVar[dict[str, str]] = {
+        "json": "text/event-stream",
+        "text": "text/event-stream",
+        "ndjson": "application/x-ndjson",
+    }
+
+    def __init__(self, follower: Follower, format: str, ping_seconds: float) -> None:  # noqa: A002 - the word of the wire
+        self.content_type = self.TYPES[format]
+        self._follower = follower
+        # In ndjson every line is an entry, so there is nothing to say in between.
+        self._ping_seconds = ping_seconds if self.content_type == "text/event-stream" else None
+        self._answer: Answer
+        self._head_sent = False
+        self._quiet = True
+        self._pinger: asyncio.Task[None] | None = None
+
+    def begin(self, answer: Answer) -> Stream:
+        """Bind it to its request: when that ends, however it ends, the follower is closed."""
+        self._answer = answer
+        answer.at_end(self._end)
+        return self
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self
+
+    async def __anext__(self) -> bytes:
+        """The next chunk. The first is empty, which sends the head: the first line may be hours away."""
+        if not self._head_sent:
+            self._head_sent = True
+            if self._ping_seconds is not None:
+                self._pinger = asyncio.get_running_loop().create_task(self._ping(self._ping_seconds))
+            return b""
+        while True:
+            chunk = await self._follower.__anext__()
+            if chunk:
+                self._quiet = False
+                return chunk
+
+    async def _ping(self, seconds: float) -> None:
+        while True:
+            await asyncio.sleep(seconds)
+            if self._quiet:
+                await self._answer.aside(b": ping\n\n")
+            self._quiet = True
+
+    def _end(self) -> None:
+        if self._pinger is not None:
+            self._pinger.cancel()
+        self._follower.close()
