@@ -94,7 +94,8 @@ enum vg_step {
     VG_STEP_KEEPER,             /* the keeper died before its child began: not started, try again */
     VG_STEP_VFORK,              /* the keeper could not fork */
     VG_STEP_SESSION, VG_STEP_STDIO, VG_STEP_CTTY, VG_STEP_LIMIT, VG_STEP_NICE, VG_STEP_OOM, VG_STEP_GROUPS, VG_STEP_GID,
-    VG_STEP_UID, VG_STEP_CHDIR, VG_STEP_EXEC
+    VG_STEP_UID, VG_STEP_CHDIR, VG_STEP_EXEC,
+    VG_STEP_INTERPRETER         /* the file is there, but the interpreter it names is not */
 };
 
 /* Where a run is. Order matters: later states come later. */

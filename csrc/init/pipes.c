@@ -1,0 +1,117 @@
+/*
+ * pipes - the log pipes: made by PID 1, read by logger only.
+ *
+ * Owns: the read ends of all log pipes, until logger says that it has taken what was in them.
+ * Calls: nothing of vigil.
+ * On failure: a run whose pipes cannot be made is not started (its SPAWN fails with this step and errno).
+ *
+ * A new pipe per run: a crash in mid-line must not glue two runs together. Pipes, never sockets: open("/dev/stdout") fails on those.
+ * The size stays the default: larger ones use up the user's budget, and later pipes would get 8 KiB.
+ */
+#include "pipes.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "table.h"
+
+#define PIPES (2 * TABLE_RUNS)          /* a run's entry may wait for logger while its slot is used again */
+
+static struct pipes *table;
+static uint32_t top;
+
+bool pipes_make(void) {
+    void *memory = mmap(NULL, PIPES * sizeof *table, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (memory == MAP_FAILED) return false;
+    (void)madvise(memory, PIPES * sizeof *table, MADV_DONTFORK);
+    table = memory;
+    return true;
+}
+
+static struct pipes *take(struct vg_run run, const char *log, const char *prefix, uint32_t log_mode, uint32_t forward_format) {
+    uint32_t i = 0;
+    while (i < top && table[i].run.slot != VG_NO_SLOT) i++;
+    if (i == PIPES) { errno = ENOSPC; return NULL; }
+    if (i == top) top++;
+    struct pipes *pipes = &table[i];
+    memset(pipes, 0, sizeof *pipes);
+    pipes->run = run;
+    pipes->fd[0] = pipes->fd[1] = -1;
+    pipes->log_mode = log_mode;
+    pipes->forward_format = forward_format;
+    memcpy(pipes->log, log, strnlen(log, VG_NAME_MAX));
+    memcpy(pipes->prefix, prefix, strnlen(prefix, VG_PREFIX_MAX));
+    return pipes;
+}
+
+struct pipes *pipes_open(struct vg_run run, const char *log, const char *prefix, uint32_t log_mode, uint32_t forward_format, uint32_t uid, int ends[2]) {
+    int made[2][2] = {{-1, -1}, {-1, -1}};
+    struct pipes *pipes = take(run, log, prefix, log_mode, forward_format);
+    if (!pipes) return NULL;
+    for (int i = 0; i < 2; i++) {
+        if (pipe2(made[i], O_CLOEXEC) != 0) goto failed;
+        /* Both ends are one inode: without this nginx and others get EACCES when they reopen /dev/stdout. Not fatal where it is not allowed. */
+        if (uid != UINT32_MAX && fchown(made[i][1], uid, (gid_t)-1) != 0) errno = 0;
+    }
+    for (int i = 0; i < 2; i++) {
+        pipes->fd[i] = made[i][0];
+        ends[i] = made[i][1];
+    }
+    pipes->owed = PIPES_STDOUT | PIPES_STDERR;
+    return pipes;
+failed:;
+    int error = errno;
+    for (int i = 0; i < 2; i++)
+        for (int j = 0; j < 2; j++)
+            if (made[i][j] >= 0) (void)close(made[i][j]);
+    pipes->run.slot = VG_NO_SLOT;
+    errno = error;
+    return NULL;
+}
+
+struct pipes *pipes_open_one(struct vg_run run, const char *log, int *end) {
+    int made[2];
+    struct pipes *pipes = take(run, log, "", VG_LOG_ENABLED, VG_FORMAT_RAW);
+    if (!pipes) return NULL;
+    if (pipe2(made, O_CLOEXEC | O_NONBLOCK) != 0) {
+        pipes->run.slot = VG_NO_SLOT;
+        return NULL;
+    }
+    pipes->fd[1] = made[0];
+    pipes->owed = PIPES_STDERR;
+    *end = made[1];
+    return pipes;
+}
+
+struct pipes *pipes_find(struct vg_run run) {
+    for (uint32_t i = 0; i < top; i++)
+        if (table[i].run.slot == run.slot && table[i].run.generation == run.generation && run.slot != VG_NO_SLOT) return &table[i];
+    return NULL;
+}
+
+void pipes_end(struct vg_run run) {
+    struct pipes *pipes = pipes_find(run);
+    if (!pipes || pipes->ended) return;
+    pipes->ended = true;
+    pipes->owed |= PIPES_FORGET;
+}
+
+void pipes_close(struct pipes *pipes) {
+    for (int i = 0; i < 2; i++)
+        if (pipes->fd[i] >= 0) (void)close(pipes->fd[i]);
+    pipes->run.slot = VG_NO_SLOT;
+    while (top > 0 && table[top - 1].run.slot == VG_NO_SLOT) top--;
+}
+
+struct pipes *pipes_at(uint32_t index) { return &table[index]; }
+uint32_t pipes_top(void) { return top; }
+
+void pipes_tell_again(void) {
+    for (uint32_t i = 0; i < top; i++) {
+        if (table[i].run.slot == VG_NO_SLOT) continue;
+        table[i].owed = (table[i].fd[0] >= 0 ? PIPES_STDOUT : 0u) | (table[i].fd[1] >= 0 ? PIPES_STDERR : 0u) | (table[i].ended ? PIPES_FORGET : 0u);
+    }
+}
