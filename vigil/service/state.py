@@ -73,7 +73,6 @@ class State(msgspec.Struct, frozen=True, omit_defaults=True):
     """Everything about one service that must outlive control. Times named ``*_ns`` are on CLOCK_MONOTONIC."""
 
     phase: Phase = Phase.INACTIVE
-    wanted: bool = False  # somebody wants it up, and nothing that happened since speaks against it
     cause: str = "not started yet"
     since_real_ns: int = 0  # of the state that is shown
     token: int = 0  # of the latest SPAWN
@@ -126,11 +125,11 @@ def shown(state: State) -> ServiceState:
     return _SHOWN[state.phase]
 
 
-def deadline(state: State) -> int | None:
+def deadline(state: State, *, oneshot: bool) -> int | None:
     """When time by itself changes something about the service; None is never."""
     if state.phase is Phase.BACKOFF:
         return state.deadline_ns
-    if state.phase is Phase.ACTIVE and settling(state.task):
+    if state.phase is Phase.ACTIVE and not oneshot and settling(state.task):
         return state.active_ns + SETTLED_NS
     return None
 
