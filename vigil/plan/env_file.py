@@ -1,0 +1,51 @@
+"""Files of environment variables: one ``KEY=VALUE`` a line, as ``docker run --env-file`` reads them.
+
+Blank lines and lines that begin with ``#`` are skipped, blanks before a key too. All that follows the first ``=`` is
+the value: quotes, blanks and ``#`` are part of it. A shell's ``export`` is refused, and so is a key without a value:
+vigild's own environment is inherited anyway.
+"""
+
+from __future__ import annotations
+
+from vigil.model.suggest import quote
+from vigil.plan import explain
+from vigil.plan.problems import Place, Problems
+
+
+def parse(path: str, content: bytes, problems: Problems) -> dict[str, str]:
+    """The variables of one file; what is wrong with it is reported under its own path and lines."""
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        row, column, why = explain.not_utf8(content, error.start)
+        problems.error(Place(path, row, column), "", why)
+        return {}
+    variables: dict[str, str] = {}
+    for number, full_line in enumerate(text.split("\n"), 1):
+        line = full_line.removesuffix("\r").lstrip(" \t")
+        if not line or line.startswith("#"):
+            continue
+        place = Place(path, number, len(full_line) - len(full_line.lstrip(" \t")) + 1)
+        key, equals, value = line.partition("=")
+        why = _refusal(key, equals, line)
+        if why:
+            problems.error(place, "", why)
+            continue
+        if len(value) > 1 and value[0] == value[-1] and value[0] in "'\"":
+            problems.warn(
+                place, "", f"the quotes around the value of {quote(key)} are part of it (nothing is unquoted here)"
+            )
+        variables[key] = value
+    return variables
+
+
+def _refusal(key: str, equals: str, line: str) -> str:
+    if "\0" in line:
+        return "holds a NUL character, which no variable can"
+    if key.startswith(("export ", "export\t")):
+        return f"{quote(key)} is not a variable's name (leave out export)"
+    if not equals:
+        return f'{quote(line)} has no "=" (write KEY=VALUE)'
+    if not key or " " in key or "\t" in key:
+        return f"{quote(key)} is not a variable's name (write KEY=VALUE, without blanks before the =)"
+    return ""

@@ -1,0 +1,76 @@
+"""Resource limits of a service, ``nofile: 1024:4096``: their names and numbers."""
+
+from __future__ import annotations
+
+from vigil.model.suggest import hint, quote
+from vigil.plan.problems import Problems
+from vigil.plan.tree import Mapping, Node, Scalar
+from vigil.plan.types import RLIM_INFINITY
+from vigil.plan.values import refusal, scalar
+
+_DIGITS = frozenset("0123456789")
+_INFINITE = frozenset(("infinity", "unlimited"))
+_RESOURCES: dict[str, int] = {}
+
+
+def fold(name: str) -> str:
+    """``RLIMIT_NOFILE`` and ``nofile`` are the same."""
+    return name.lower().removeprefix("rlimit_")
+
+
+def parse(node: Node, at: str, problems: Problems) -> tuple[tuple[int, int, int], ...] | None:
+    """Resource limits: name of a resource to ``soft`` (then the hard one is the same) or ``soft:hard``."""
+    if not isinstance(node, Mapping):
+        problems.error(node.place, at, refusal(node, "a mapping (write nofile: 1024 or nofile: 1024:4096)"))
+        return None
+    resources = _resources()
+    found: dict[int, tuple[int, int, int]] = {}
+    for entry in node.entries:
+        if isinstance(entry.value, Scalar) and entry.value.is_null:
+            continue
+        resource = resources.get(fold(entry.key))
+        if resource is None:
+            problems.error(entry.place, at, f"{quote(entry.key)} is not a limit{hint(entry.key, resources)}")
+            continue
+        if resource in found:
+            problems.error(entry.place, at, f"duplicate limit {quote(entry.key)} (it is there under another spelling)")
+        pair = _limit(entry.value, f"{at}.{entry.key}", problems)
+        if pair is not None:
+            found[resource] = (resource, *pair)
+    return tuple(found.values())
+
+
+def _limit(node: Node, at: str, problems: Problems) -> tuple[int, int] | None:
+    text = scalar(node, at, problems, "a limit (write 1024, 1024:4096 or unlimited)")
+    if text is None:
+        return None
+    soft_text, colon, hard_text = text.partition(":")
+    soft = _limit_number(soft_text)
+    hard = _limit_number(hard_text) if colon else soft
+    if soft is None or hard is None:
+        problems.error(node.place, at, f"{quote(text)} is not a limit (write 1024, 1024:4096 or unlimited)")
+        return None
+    if soft > hard:
+        problems.error(node.place, at, f"{quote(text)} has a soft limit above the hard one (write soft:hard)")
+        return None
+    return soft, hard
+
+
+def _limit_number(text: str) -> int | None:
+    if text in _INFINITE:
+        return RLIM_INFINITY
+    if not text or set(text) - _DIGITS or len(text) > 20 or int(text) >= RLIM_INFINITY:
+        return None
+    return int(text)
+
+
+def _resources() -> dict[str, int]:
+    """``nofile`` and the others that this system has; their numbers differ between processors."""
+    if not _RESOURCES:
+        import resource  # most plans have no limits
+
+        for name in dir(resource):
+            if name.startswith("RLIMIT_") and name != "RLIMIT_OFILE":
+                _RESOURCES[name[7:].lower()] = getattr(resource, name)
+        _RESOURCES["locks"] = 10  # a constant of Linux that Python does not name
+    return _RESOURCES

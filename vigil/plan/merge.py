@@ -1,0 +1,192 @@
+"""Layers become one: trees go in, and for every key comes out the node that counts, which knows the file it came from.
+
+Nothing is judged here but the shape that merging needs. What a later layer replaces or removes is kept aside, so that a
+wrong value in it is reported although nobody will use it.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from vigil.model.suggest import quote
+from vigil.plan import tree
+from vigil.plan.fields import ALERT_SETTINGS, ALIASES, KINDS, TOP, Field, Merge
+from vigil.plan.problems import Place, Problems
+from vigil.plan.tree import Entry, Mapping, Node, Scalar, Sequence
+from vigil.plan.types import NAME_MAX, RESERVED_NAME
+from vigil.plan.values import keyed, warn_of_cut
+
+_NAME_FIRST = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789")
+_NAME_REST = _NAME_FIRST | frozenset("_.-")
+
+
+class Item(msgspec.Struct):
+    """A service (or check, alert, identity) on its way through the layers."""
+
+    name: str
+    place: Place  # where it is named first
+    fields: dict[str, Node] = {}
+    removed: dict[str, Scalar] = {}  # the nulls that removed or emptied a key, for messages about what is missing
+
+
+class Merged(msgspec.Struct):
+    """All layers as one. ``kinds`` has the items of ``services``, ``checks``, ``alerts`` and ``identities``."""
+
+    layers: tuple[tuple[str, bytes], ...]  # that it is made of
+    top: dict[str, Node]
+    settings: dict[str, Node]  # of alerts
+    kinds: dict[str, dict[str, Item]]
+    discarded: list[tuple[str, Field, Node]]  # what no longer counts: the name of the field, the field, the value
+
+
+def merge(layers: tuple[tuple[str, bytes], ...], problems: Problems) -> Merged:
+    """All layers, first to last."""
+    merged = Merged(layers, {}, {}, {kind: {} for kind in KINDS}, [])
+    for path, content in layers:
+        root = tree.parse(path, content, problems)
+        if isinstance(root, Mapping):
+            _merge_layer(merged, root, problems)
+        elif root is not None and not (isinstance(root, Scalar) and root.is_null):
+            problems.error(root.place, "", f"is {root.what}, not a mapping (a layer begins with services: or the like)")
+            problems.broken = True
+    return merged
+
+
+def _merge_layer(merged: Merged, root: Mapping, problems: Problems) -> None:
+    for key, entry in keyed(root, (*TOP, *KINDS), "", problems).items():
+        if key in TOP:
+            _apply(merged, merged.top, key, entry.value, TOP[key], key, problems)
+        else:
+            _merge_kind(merged, key, entry.value, problems)
+
+
+def _merge_kind(merged: Merged, kind: str, node: Node, problems: Problems) -> None:
+    items = merged.kinds[kind]
+    if isinstance(node, Scalar) and node.is_null:
+        for item in items.values():
+            _discard(merged, kind, item)
+        items.clear()
+        return
+    if not isinstance(node, Mapping):
+        problems.error(node.place, kind, f"is {node.what}, not a mapping (write a name, a colon, and its keys below)")
+        problems.broken = True
+        return
+    for entry in node.entries:
+        setting = entry.key.replace("_", "-")
+        if kind == "alerts" and setting in ALERT_SETTINGS:
+            _apply(
+                merged, merged.settings, setting, entry.value, ALERT_SETTINGS[setting], f"{kind}.{setting}", problems
+            )
+        elif _good_name(kind, entry, problems):
+            _merge_item(merged, kind, entry, problems)
+
+
+def _good_name(kind: str, entry: Entry, problems: Problems) -> bool:
+    name = entry.key
+    at = f"{kind}.{name if len(name) <= NAME_MAX and name.isprintable() else quote(name)}"
+    if kind == "services" and name == RESERVED_NAME:
+        problems.error(entry.place, at, f'the name "{RESERVED_NAME}" is reserved for vigild\'s own log')
+    elif kind == "services" and (not name or name[0] not in _NAME_FIRST or set(name) - _NAME_REST):
+        fix = "letters, digits, _ . and -, beginning with a letter or digit"
+        problems.error(entry.place, at, f"{quote(name)} cannot be the name of a service ({fix})")
+    elif not name or not name.isprintable():
+        problems.error(entry.place, at, f"{quote(name)} cannot be a name")
+    elif len(name) > NAME_MAX:
+        problems.error(entry.place, at, f"the name is {len(name)} characters long ({NAME_MAX} at most)")
+    else:
+        return True
+    return False
+
+
+def _merge_item(merged: Merged, kind: str, entry: Entry, problems: Problems) -> None:
+    items, name, node = merged.kinds[kind], entry.key, entry.value
+    at = f"{kind}.{name}"
+    if isinstance(node, Scalar) and node.is_null:
+        if name in items:
+            _discard(merged, kind, items.pop(name))
+        elif not node.text:
+            problems.warn(entry.place, at, "is empty, so there is no such thing (are the lines below it indented?)")
+        return
+    if not isinstance(node, Mapping):
+        shown = quote(node.text) if isinstance(node, Scalar) else f"is {node.what},"
+        problems.error(
+            node.place, at, f"{shown} is not a mapping" if isinstance(node, Scalar) else f"{shown} not a mapping"
+        )
+        problems.broken = True
+        return
+    found = keyed(node, KINDS[kind], at, problems, ALIASES)
+    mode = found.pop("override", None)
+    if mode is not None and not _is_null(mode.value):
+        word = KINDS[kind]["override"].parse(mode.value, f"{at}.override", problems)
+        if word == "replace" and name in items:
+            _discard(merged, kind, items[name])
+            items[name].fields, items[name].removed = {}, {}
+    item = items.setdefault(name, Item(name, entry.place))
+    for key, value in found.items():
+        if _apply(merged, item.fields, key, value.value, KINDS[kind][key], f"{at}.{key}", problems):
+            item.removed.pop(key, None)
+        elif isinstance(value.value, Scalar):
+            item.removed[key] = value.value
+
+
+def _apply(
+    merged: Merged, fields: dict[str, Node], key: str, node: Node, field: Field, at: str, problems: Problems
+) -> bool:
+    """Puts the value of a later layer over what is there; False where it is null, which removes."""
+    old = fields.get(key)
+    if isinstance(node, Scalar) and node.is_null:
+        if old is not None:
+            merged.discarded.append((at, field, fields.pop(key)))
+        warn_of_cut(node, at, problems, careful=key == "command")
+        return False
+    if field.merge is Merge.APPEND:
+        if field.single:
+            node = _listed(node)
+        if isinstance(node, Sequence) and isinstance(old, Sequence):
+            fields[key] = _append(old, node)
+            return True
+    elif field.merge is Merge.UNION and isinstance(node, Mapping) and (old is None or isinstance(old, Mapping)):
+        fields[key] = _union(merged, old, node, field, at, problems)
+        return True
+    if old is not None:
+        merged.discarded.append((at, field, old))
+    fields[key] = node
+    return True
+
+
+def _append(old: Sequence, new: Sequence) -> Sequence:
+    present = {item.text for item in old.items if isinstance(item, Scalar)}
+    missing = tuple(item for item in new.items if not (isinstance(item, Scalar) and item.text in present))
+    return Sequence(new.place, old.items + missing)
+
+
+def _union(merged: Merged, old: Mapping | None, new: Mapping, field: Field, at: str, problems: Problems) -> Mapping:
+    fold = field.fold or str
+    entries = {fold(entry.key): entry for entry in old.entries} if old is not None else {}
+    given: set[str] = set()
+    for entry in new.entries:
+        name = fold(entry.key)
+        if name in given:
+            problems.error(entry.place, at, f"duplicate key {quote(entry.key)} (it is there under another spelling)")
+        given.add(name)
+        earlier = entries.pop(name, None)
+        if earlier is not None:
+            merged.discarded.append((at, field, Mapping(earlier.place, (earlier,))))
+        if not _is_null(entry.value):
+            entries[name] = entry
+        elif earlier is None and isinstance(entry.value, Scalar) and not entry.value.text:
+            problems.warn(entry.place, f"{at}.{entry.key}", 'is empty, so it is not set (write "" for an empty value)')
+    return Mapping(new.place, tuple(entries.values()))
+
+
+def _listed(node: Node) -> Node:
+    return Sequence(node.place, (node,)) if isinstance(node, Scalar) else node
+
+
+def _discard(merged: Merged, kind: str, item: Item) -> None:
+    for key, node in item.fields.items():
+        merged.discarded.append((f"{kind}.{item.name}.{key}", KINDS[kind][key], node))
+
+
+def _is_null(node: Node) -> bool:
+    return isinstance(node, Scalar) and node.is_null

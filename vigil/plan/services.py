@@ -1,0 +1,181 @@
+"""Merged fields become services; what one service says about another is judged here."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Any
+
+import msgspec
+
+from vigil.model.suggest import hint, quote
+from vigil.plan import env_file, graph
+from vigil.plan.accounts import Request
+from vigil.plan.fields import SERVICE, SERVICE_LATER
+from vigil.plan.merge import Item, Merged
+from vigil.plan.problems import Place, Problems
+from vigil.plan.tree import Mapping, Scalar, Sequence
+from vigil.plan.types import Account, Credentials, Policy, Service
+
+_ORDER = ("after", "before", "requires")
+_WHO = ("user", "user-id", "group", "group-id")
+_OUTSIDE = frozenset((*_WHO, "env-file"))
+_NOT_OF_SERVICE = frozenset((*SERVICE_LATER, *_OUTSIDE))
+
+
+class Outside(msgspec.Struct, frozen=True):
+    """What was read beside the layers."""
+
+    env_files: dict[str, bytes]
+    unread: dict[str, str]  # path to reason
+    accounts: dict[Request, Account]
+
+
+def outside_of(merged: Merged) -> tuple[list[str], list[Request]]:
+    """The env-files and accounts that the services of a plan need, wrong ones left out (``build`` reports them)."""
+    ignored = Problems()
+    files: dict[str, None] = {}
+    requests: dict[Request, None] = {}
+    for item in merged.kinds["services"].values():
+        given = {key: SERVICE[key].parse(node, "", ignored) for key, node in item.fields.items() if key in _OUTSIDE}
+        files.update(dict.fromkeys(given.get("env-file") or ()))
+        request = _request(given)
+        if request is not None:
+            requests[request] = None
+    return list(files), list(requests)
+
+
+def build(merged: Merged, outside: Outside, problems: Problems) -> dict[str, Service]:
+    """All services, with defaults in place of what is wrong, so that everything else can be judged too."""
+    services = {}
+    cache: dict[str, dict[str, str]] = {}
+    for item in merged.kinds["services"].values():
+        services[item.name] = _service(item, outside, cache, problems)
+    if not problems.broken:
+        for item in merged.kinds["services"].values():
+            _judge_names(item, services, merged.kinds["checks"], problems)
+        _judge_cycles(merged.kinds["services"], services, problems)
+    return services
+
+
+def _service(item: Item, outside: Outside, cache: dict[str, dict[str, str]], problems: Problems) -> Service:
+    at = f"services.{item.name}"
+    given: dict[str, Any] = {}
+    for key, node in item.fields.items():
+        value = SERVICE[key].parse(node, f"{at}.{key}", problems)
+        if value is not None:
+            given[key] = value
+    for key in _ORDER:
+        if key in given:
+            given[key] = tuple(dict.fromkeys(given[key]))
+    if given.get("kill-delay") == float("inf"):
+        given["kill-delay"] = None
+    environment = _from_files(item, given.get("env-file", ()), outside, cache, problems)
+    if given.get("type") == "oneshot":
+        if given.get("on-success") is Policy.RESTART:
+            text = "a oneshot that succeeded is done and cannot be restarted (write ignore, or type: simple)"
+            problems.error(item.fields["on-success"].place, f"{at}.on-success", text)
+        given.setdefault("on-success", Policy.IGNORE)
+    _judge_command(item, given, problems)
+    if "logs-push-socket" in item.fields and "logs-push-addr" in item.fields:
+        text = "cannot go with logs-push-socket (logs are pushed to one place)"
+        problems.error(item.fields["logs-push-addr"].place, f"{at}.logs-push-addr", text)
+    values = {key.replace("-", "_"): value for key, value in given.items() if key not in _NOT_OF_SERVICE}
+    values["environment"] = {**environment, **given.get("environment", {})}
+    return Service(name=item.name, **{**values, "user": _credentials(item, given, outside, problems)})
+
+
+def _judge_command(item: Item, given: dict[str, Any], problems: Problems) -> None:
+    if "command" in item.fields:
+        return
+    at = f"services.{item.name}.command"
+    null = item.removed.get("command")
+    if null is not None and null.comment:
+        problems.error(null.place, at, "is nothing but a comment (quote it if the # is part of the command)")
+    elif given.get("startup") == "enabled":
+        place = null.place if null is not None else item.fields["startup"].place
+        problems.error(place, at, "is missing, and the service is enabled")
+
+
+def _from_files(
+    item: Item, paths: tuple[str, ...], outside: Outside, cache: dict[str, dict[str, str]], problems: Problems
+) -> dict[str, str]:
+    environment: dict[str, str] = {}
+    for path in paths:
+        content = outside.env_files.get(path)
+        if content is None:
+            why = outside.unread.get(path, "it was not read with the plan")
+            place = _item_place(item, "env-file", path)
+            problems.error(place, f"services.{item.name}.env-file", f"cannot read {quote(path)}: {why}")
+            continue
+        if path not in cache:
+            cache[path] = env_file.parse(path, content, problems)
+        environment.update(cache[path])
+    return environment
+
+
+def _request(given: dict[str, Any]) -> Request | None:
+    who = [given.get(key) for key in _WHO]
+    return Request(*who) if any(value is not None for value in who) else None
+
+
+def _credentials(item: Item, given: dict[str, Any], outside: Outside, problems: Problems) -> Credentials | None:
+    request = _request(given)
+    if request is None or any(key in item.fields and key not in given for key in _WHO):
+        return None
+    account = outside.accounts.get(request)
+    if account is not None and account.error is None:
+        return account.credentials
+    key, why = next(key for key in _WHO if key in given), "it was not looked up with the plan"
+    if account is not None and account.error is not None:
+        key, why = account.error_key if account.error_key in given else key, account.error
+    problems.error(item.fields[key].place, f"services.{item.name}.{key}", why)
+    return None
+
+
+def _judge_names(item: Item, services: Collection[str], checks: Collection[str], problems: Problems) -> None:
+    at = f"services.{item.name}"
+    for key in _ORDER:
+        node = item.fields.get(key)
+        for entry in node.items if isinstance(node, Sequence) else ():
+            if not isinstance(entry, Scalar) or entry.is_null:
+                continue
+            if entry.text == item.name:
+                problems.error(entry.place, f"{at}.{key}", "the service names itself, which is a cycle of one")
+            elif entry.text not in services:
+                text = f"there is no service {quote(entry.text)}{hint(entry.text, services)}"
+                problems.error(entry.place, f"{at}.{key}", text)
+    for key, name, place in _check_names(item):
+        if name not in checks:
+            problems.error(place, f"{at}.{key}", f"there is no check {quote(name)}{hint(name, checks)}")
+
+
+def _check_names(item: Item) -> list[tuple[str, str, Place]]:
+    found: list[tuple[str, str, Place]] = []
+    policies = item.fields.get("on-check-failure")
+    if isinstance(policies, Mapping):
+        found.extend(("on-check-failure", entry.key, entry.place) for entry in policies.entries)
+    ready = item.fields.get("ready")
+    if isinstance(ready, Mapping):
+        check = next((entry.value for entry in ready.entries if entry.key == "check"), None)
+        if isinstance(check, Scalar) and check.text:
+            found.append(("ready", check.text, check.place))
+    return found
+
+
+def _judge_cycles(items: dict[str, Item], services: dict[str, Service], problems: Problems) -> None:
+    for cycle in graph.cycles(graph.edges(services.values())):
+        first, second = cycle[0], cycle[1]
+        for name, key, other in ((first, "after", second), (first, "requires", second), (second, "before", first)):
+            if other in getattr(services[name], key):
+                text = f"dependency cycle: {' -> '.join(cycle)} (each waits for the next)"
+                problems.error(_item_place(items[name], key, other), f"services.{name}.{key}", text)
+                break
+
+
+def _item_place(item: Item, key: str, text: str) -> Place:
+    """Where a list of an item names ``text``."""
+    node = item.fields[key]
+    for entry in node.items if isinstance(node, Sequence) else ():
+        if isinstance(entry, Scalar) and entry.text == text:
+            return entry.place
+    return node.place

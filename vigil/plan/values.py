@@ -1,0 +1,326 @@
+"""What a value of a plan may be: functions that take a node and give the value, or report what is wrong and give None.
+
+Nodes that are null never come here: null removes a key, and merging has done that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from enum import Enum
+from typing import Any, TypeVar
+
+from vigil.model import duration as durations
+from vigil.model import signals
+from vigil.model.suggest import hint, quote
+from vigil.plan import words
+from vigil.plan.problems import Problems
+from vigil.plan.tree import Entry, Mapping, Node, Scalar, Sequence
+
+T = TypeVar("T")
+E = TypeVar("E", bound=Enum)
+Parser = Callable[[Node, str, Problems], T | None]
+"""Takes a node, the field's name for messages, and where to report."""
+
+_DIGITS = frozenset("0123456789")
+_BOOLEANS = {"true": True, "True": True, "TRUE": True, "false": False, "False": False, "FALSE": False}
+_OLD_BOOLEANS = {"yes": "true", "on": "true", "y": "true", "no": "false", "off": "false", "n": "false"}
+
+
+def string(node: Node, at: str, problems: Problems) -> str | None:
+    """The text as it was written."""
+    text = scalar(node, at, problems, "a text")
+    if text is not None and isinstance(node, Scalar):
+        warn_of_cut(node, at, problems, careful=False)
+    return text
+
+
+def boolean(node: Node, at: str, problems: Problems) -> bool | None:
+    """YAML 1.2's true and false, and no other words for them."""
+    text = scalar(node, at, problems, "true or false")
+    if text is None or text in _BOOLEANS:
+        return None if text is None else _BOOLEANS[text]
+    meant = _OLD_BOOLEANS.get(text.lower())
+    problems.error(node.place, at, f"{quote(text)} is not true or false" + (f" (write {meant})" if meant else ""))
+    return None
+
+
+def integer(low: int, high: int | None = None) -> Parser[int]:
+    """A whole number from ``low`` to ``high``."""
+
+    def parse(node: Node, at: str, problems: Problems) -> int | None:
+        text = scalar(node, at, problems, "a whole number")
+        if text is None:
+            return None
+        digits = text[1:] if text[:1] in ("-", "+") else text
+        if not digits or set(digits) - _DIGITS:
+            problems.error(node.place, at, f"{quote(text)} is not a whole number")
+        elif len(digits) > 20 or int(text) < low or (high is not None and int(text) > high):
+            limit = f"{low} or more" if high is None else f"from {low} to {high}"
+            problems.error(node.place, at, f"{quote(text)} is out of range (it must be {limit})")
+        else:
+            return int(text)
+        return None
+
+    return parse
+
+
+def factor(node: Node, at: str, problems: Problems) -> float | None:
+    """A number, 1.0 or more."""
+    text = scalar(node, at, problems, "a number")
+    if text is None:
+        return None
+    try:
+        value = float(text) if not set(text) - set("0123456789.eE+-") else None
+    except ValueError:
+        value = None
+    if value is None:
+        problems.error(node.place, at, f"{quote(text)} is not a number (write 2.0)")
+    elif not 1.0 <= value < float("inf"):
+        problems.error(node.place, at, f"{quote(text)} is out of range (it must be 1.0 or more)")
+        value = None
+    return value
+
+
+def octal(node: Node, at: str, problems: Problems) -> int | None:
+    """A file mode mask, ``022``."""
+    text = scalar(node, at, problems, "an octal number")
+    if text is None:
+        return None
+    digits = text.removeprefix("0o").lstrip("0") or "0"
+    if text in ("", "0o") or set(digits) - set("01234567") or len(digits) > 3:
+        problems.error(node.place, at, f"{quote(text)} is not an octal mask (write 022; 0777 at most)")
+        return None
+    return int(digits, 8)
+
+
+def duration(node: Node, at: str, problems: Problems) -> float | None:
+    """Seconds."""
+    text = scalar(node, at, problems, f"a duration ({durations.EXAMPLES})")
+    if text is None:
+        return None
+    try:
+        return durations.parse(text)
+    except ValueError as error:
+        problems.error(node.place, at, str(error))
+        return None
+
+
+def duration_or(*words_for_none: str) -> Parser[float]:
+    """Seconds, or infinity for one of the words that mean that there is none."""
+
+    def parse(node: Node, at: str, problems: Problems) -> float | None:
+        if isinstance(node, Scalar) and node.text in words_for_none:
+            return float("inf")
+        return duration(node, at, problems)
+
+    return parse
+
+
+def choice(*options: str) -> Parser[str]:
+    """One of some words."""
+
+    def parse(node: Node, at: str, problems: Problems) -> str | None:
+        expected = " or ".join((", ".join(options[:-1]), options[-1])) if len(options) > 1 else options[0]
+        text = scalar(node, at, problems, expected)
+        if text is None or text in options:
+            return text
+        problems.error(node.place, at, f"{quote(text)} is not {expected}{hint(text, options)}")
+        return None
+
+    return parse
+
+
+def enum(kind: type[E]) -> Parser[E]:
+    """A member of ``kind``, spelled by its value."""
+    parse_word = choice(*(member.value for member in kind))
+
+    def parse(node: Node, at: str, problems: Problems) -> E | None:
+        word = parse_word(node, at, problems)
+        return None if word is None else kind(word)
+
+    return parse
+
+
+def signal(node: Node, at: str, problems: Problems) -> int | None:
+    """The number of a signal."""
+    text = scalar(node, at, problems, "a signal (write SIGTERM, TERM, 15 or SIGRTMIN+3)")
+    if text is None:
+        return None
+    try:
+        if text.isascii() and text.isprintable() and len(text) <= 40:
+            return signals.parse(text)
+        problems.error(node.place, at, f"{quote(text)} is not a signal (write SIGTERM, TERM, 15 or SIGRTMIN+3)")
+    except ValueError as error:
+        problems.error(node.place, at, str(error))
+    return None
+
+
+def path(node: Node, at: str, problems: Problems) -> str | None:
+    """An absolute path."""
+    text = string(node, at, problems)
+    if text is None or text.startswith("/"):
+        return text
+    problems.error(node.place, at, f"{quote(text)} is not an absolute path (it must begin with /)")
+    return None
+
+
+def command(node: Node, at: str, problems: Problems) -> tuple[str, ...] | None:
+    """The argv of a command: a text that is split into words, or a list that is taken as it is."""
+    if isinstance(node, Sequence):
+        argv = listed(string)(node, at, problems)
+        if argv is None:
+            return None
+        if argv and argv[0]:
+            return argv
+        problems.error(
+            node.place, at, "is an empty list" if not argv else "begins with an empty word, which is no program"
+        )
+        return None
+    text = scalar(node, at, problems, "a text or a list of texts")
+    if text is None or not isinstance(node, Scalar):
+        return None
+    try:
+        argv, cut = words.command(text)
+    except ValueError as error:
+        # A quote is often open only because YAML took the rest of the line for a comment.
+        ends = f" (YAML cut off {quote(node.comment.strip())} as a comment: quote the whole)" if node.comment else ""
+        problems.error(node.place, at, str(error) + ends)
+        return None
+    warn_of_cut(node, at, problems, careful=True)
+    if cut:
+        problems.warn(
+            node.place, at, f"{quote(cut)} is cut off as a comment (quote the # if it is part of the command)"
+        )
+    return argv
+
+
+def listed(item: Parser[T]) -> Parser[tuple[T, ...]]:
+    """A list of values."""
+
+    def parse(node: Node, at: str, problems: Problems) -> tuple[T, ...] | None:
+        if not isinstance(node, Sequence):
+            shown = f"{quote(node.text)} is" if isinstance(node, Scalar) else f"is {node.what},"
+            fix = f" (write [{node.text}])" if isinstance(node, Scalar) and node.text.isidentifier() else ""
+            problems.error(node.place, at, f"{shown} not a list{fix}")
+            return None
+        values = []
+        for entry in node.items:
+            if isinstance(entry, Scalar) and entry.is_null:
+                problems.error(entry.place, at, 'an item is empty (null; write "" or quote it if a text is meant)')
+                continue
+            value = item(entry, at, problems)
+            if value is not None:
+                values.append(value)
+        return tuple(values) if len(values) == len(node.items) else None
+
+    return parse
+
+
+def mapped(item: Parser[T]) -> Parser[dict[str, T]]:
+    """A mapping from names to values; null values are left out."""
+
+    def parse(node: Node, at: str, problems: Problems) -> dict[str, T] | None:
+        if not isinstance(node, Mapping):
+            problems.error(node.place, at, refusal(node, "a mapping (write name: value)"))
+            return None
+        values = {}
+        for entry in node.entries:
+            if isinstance(entry.value, Scalar) and entry.value.is_null:
+                continue
+            value = item(entry.value, f"{at}.{entry.key}", problems)
+            if value is not None:
+                values[entry.key] = value
+        return values
+
+    return parse
+
+
+def one_or_listed(item: Parser[T]) -> Parser[tuple[T, ...]]:
+    """A list of values, or a single one."""
+
+    def parse(node: Node, at: str, problems: Problems) -> tuple[T, ...] | None:
+        if isinstance(node, Sequence):
+            return listed(item)(node, at, problems)
+        value = item(node, at, problems)
+        return None if value is None else (value,)
+
+    return parse
+
+
+def keyed(
+    node: Mapping, known: Iterable[str], at: str, problems: Problems, aliases: dict[str, str] | None = None
+) -> dict[str, Entry]:
+    """The entries of a mapping whose keys are ours: kebab-case or snake_case, none twice, unknown ones left out."""
+    found: dict[str, Entry] = {}
+    known = tuple(known)
+    prefix = f"{at}." if at else ""
+    for entry in node.entries:
+        key = entry.key.replace("_", "-")
+        key = aliases.get(key, key) if aliases else key
+        if key not in known:
+            problems.unknown_key(entry.place, f"{prefix}{entry.key}", entry.key, known)
+        elif key not in found or (found[key].inherited and not entry.inherited):
+            found[key] = entry
+        elif not entry.inherited:
+            first = found[key]
+            text = f"duplicate key: {quote(entry.key)} and {quote(first.key)} (line {first.place.line}) are the same"
+            problems.error(entry.place, f"{prefix}{key}", text)
+    return found
+
+
+def block(fields: dict[str, Parser[Any]]) -> Parser[dict[str, Any]]:
+    """A mapping with keys of ours."""
+
+    def parse(node: Node, at: str, problems: Problems) -> dict[str, Any] | None:
+        if not isinstance(node, Mapping):
+            problems.error(node.place, at, refusal(node, "a mapping"))
+            return None
+        values = {}
+        for key, entry in keyed(node, fields, at, problems).items():
+            if not (isinstance(entry.value, Scalar) and entry.value.is_null):
+                values[key] = fields[key](entry.value, f"{at}.{key}", problems)
+        return values
+
+    return parse
+
+
+def environment(node: Node, at: str, problems: Problems) -> dict[str, str] | None:
+    """Variables; a name is not empty and holds no ``=``."""
+    if isinstance(node, Mapping):
+        for entry in node.entries:
+            if not entry.key or "=" in entry.key:
+                problems.error(
+                    entry.place, at, f'{quote(entry.key)} cannot be a variable\'s name (it is empty or holds a "=")'
+                )
+    return mapped(string)(node, at, problems)
+
+
+def scalar(node: Node, at: str, problems: Problems, expected: str) -> str | None:
+    """The text of a node that must be one."""
+    if isinstance(node, Scalar):
+        return node.text
+    problems.error(node.place, at, refusal(node, expected))
+    return None
+
+
+def refusal(node: Node, expected: str) -> str:
+    """What to say of a node that is not what was expected."""
+    return f"{quote(node.text)} is not {expected}" if isinstance(node, Scalar) else f"is {node.what}, not {expected}"
+
+
+def warn_of_cut(node: Scalar, at: str, problems: Problems, *, careful: bool) -> None:
+    """Warns where YAML may have taken the end of a text for a comment.
+
+    ``text #more`` is suspicious everywhere: people who comment put a blank behind the ``#``. In a command (``careful``)
+    ``text # more`` is too, where only one blank is before it: comments are set apart.
+    """
+    comment = node.comment
+    if not comment:
+        return
+    sharp = comment.index("#")
+    spaced = comment[sharp + 1 : sharp + 2] in ("", " ", "\t", "#")
+    set_apart = sharp > 1 or comment[:sharp] == "\t"
+    if spaced and (set_apart or not careful):
+        return
+    text = quote(comment.strip())
+    problems.warn(node.place, at, f"{text} is cut off as a comment (quote the whole if it is part of the text)")
