@@ -1,4 +1,4 @@
-"""A daemon without a daemon: the real API and protocol over a Unix socket, above an overlord and logs that are fakes."""
+"""A daemon without a daemon: the real API and protocol over a Unix socket, above a fake overlord and fake logs."""
 
 from __future__ import annotations
 
@@ -193,7 +193,7 @@ class World:
         self.server: Server
         self.listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self.listener.bind(self.path)
-        os.chmod(self.path, 0o666)  # noqa: S103 - callers of another uid are a case
+        os.chmod(self.path, 0o666)  # callers of another uid are a case
         self.listener.listen(64)
         self._thread = threading.Thread(target=self._run, daemon=True)
 
@@ -245,7 +245,7 @@ class World:
 
         async def wait() -> None:
             async with asyncio.timeout(seconds):
-                while not condition():
+                while not condition():  # noqa: ASYNC110 - whatever the condition is
                     await asyncio.sleep(0.005)
 
         asyncio.run_coroutine_threadsafe(wait(), self.loop).result(seconds + 30)

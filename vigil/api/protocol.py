@@ -229,7 +229,7 @@ class Connection(ASGIProtocol):  # type: ignore[misc] # gunicorn carries no type
     def _feed_callback_parser(self, data: bytes) -> bool:
         """Feed the parser, at most as much as a head may have while it is in a head."""
         while data:
-            if not self._in_head:
+            if not self._in_head():
                 return bool(super()._feed_callback_parser(data))
             room = self._settings.head_bytes - self._head_seen
             if room <= 0:
@@ -240,10 +240,10 @@ class Connection(ASGIProtocol):  # type: ignore[misc] # gunicorn carries no type
             self._head_seen += len(piece)
             if not super()._feed_callback_parser(piece):
                 return False
-            if not self._in_head:
+            if not self._in_head():
                 self._head_seen = 0
                 self._cancel_head_timer()
-        if self._in_head and self._head_timer is None:
+        if self._in_head() and self._head_timer is None:
             self._head_timer = self._hall.loop.call_later(self._settings.head_seconds, self._head_late)
         return True
 
@@ -323,7 +323,6 @@ class Connection(ASGIProtocol):  # type: ignore[misc] # gunicorn carries no type
         """Whether the client is behind."""
         return bool(self._flow_control is not None and self._flow_control.write_paused)
 
-    @property
     def _in_head(self) -> bool:
         return self._current_request is None
 

@@ -1,0 +1,1 @@
+"""The command ``vigil``. Its usage text, in ``usage``, is its documentation."""

@@ -1,0 +1,189 @@
+"""What the commands do, but for those about logs and changes under way."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+import msgspec
+
+from vigil.cli import acting, logs, moment
+from vigil.cli.arguments import ACTIONS, Arguments
+from vigil.cli.terminal import Output
+from vigil.client.client import Client
+from vigil.model import api, duration
+from vigil.model.states import ServiceState
+
+
+def doing(told: Arguments) -> str:
+    """What the command does, to complete "cannot ..."."""
+    if told.command == "vigild":
+        return "show the state of vigild" if told.action == "status" else f"{told.action} vigild"
+    if told.command in (*ACTIONS, "signal"):
+        return f"{told.command} {', '.join(told.names)}"
+    if told.command == "changes" and told.change is not None:
+        return f"show change {told.change}"
+    return {
+        "services": "list services",
+        "logs": "follow logs" if told.follow else "show logs",
+        "changes": "list changes",
+        "system-info": "show the system",
+    }[told.command]
+
+
+def run(told: Arguments, client: Client, output: Output) -> int:
+    """Do it; the exit code."""
+    if told.command == "services":
+        return _services(told, client, output)
+    if told.command == "logs":
+        return logs.show(told, client, output)
+    if told.command == "changes":
+        return _changes(told, client, output)
+    if told.command == "system-info":
+        return _system_info(told, client, output)
+    if told.command == "vigild":
+        return _vigild(told, client, output)
+    return acting.act(told, client, output)
+
+
+def result(text: bytes, form: str, output: Output) -> int:
+    """Print a result of the API as JSON or YAML, with all that it has, known here or not."""
+    if form == "json":
+        output.raw(msgspec.json.format(text, indent=2) + b"\n")
+    else:
+        import yaml
+
+        value = msgspec.json.decode(text)
+        output.raw(yaml.safe_dump(value, sort_keys=False, allow_unicode=not output.terminal).encode())
+    return 0
+
+
+def _services(told: Arguments, client: Client, output: Output) -> int:
+    if told.format != "table":
+        return result(client.get("/v1/services", names=told.names), told.format, output)
+    services = client.services(told.names)
+    if not services:
+        output.line("No services.")
+        return 0
+    heads = ("Service", "Startup", "Status", "PID", "Uptime", "Restarts", "On-Success", "On-Failure", "Stop-Signal")
+    output.table(heads, [_row(service) for service in services], colored=2)
+    return 0
+
+
+def _row(service: api.Service) -> Sequence[str]:
+    return (
+        service.name,
+        service.startup,
+        service.current.value,
+        str(service.pid) if service.pid is not None else "-",
+        _age(service.current_since) if service.current is ServiceState.ACTIVE else "-",
+        str(service.restarts),
+        service.on_success,
+        service.on_failure,
+        service.stop_signal,
+    )
+
+
+def _changes(told: Arguments, client: Client, output: Output) -> int:
+    if told.change is None:
+        if told.format != "table":
+            return result(client.get("/v1/changes"), told.format, output)
+        changes = client.changes()
+        if not changes:
+            output.line("No changes.")
+            return 0
+        local = moment.LocalTime()
+        heads = ("ID", "Status", "Spawn", "Ready", "Summary")
+        lines = [
+            (c.id, c.status.value, local(c.spawn_time), local(c.ready_time) if c.ready_time else "-", _summary(c))
+            for c in changes
+        ]
+        output.table(heads, lines, colored=1)
+        return 0
+    change = client.change(told.change)
+    if told.format != "table":
+        return result(msgspec.json.encode(change), told.format, output)
+    local = moment.LocalTime()
+    output.pairs(
+        [
+            ("ID", change.id),
+            ("Kind", change.kind),
+            ("Summary", change.summary),
+            ("Status", change.status.value),
+            ("Cause", change.cause),
+            ("Spawn", local(change.spawn_time)),
+            ("Ready", local(change.ready_time) if change.ready_time else "-"),
+            *([("Error", change.err.partition("\n")[0])] if change.err else []),
+        ]
+    )
+    if change.tasks:
+        output.line("")
+        rows = [(task.service, task.kind, task.status.value, _first(task.err)) for task in change.tasks]
+        output.table(("Service", "Task", "Status", "Error"), rows, colored=2)
+    return 0
+
+
+def _summary(change: api.Change) -> str:
+    return f"{change.summary}: {_first(change.err)}" if change.err else change.summary
+
+
+def _first(text: str | None) -> str:
+    return text.partition("\n")[0] if text else "-"
+
+
+def _system_info(told: Arguments, client: Client, output: Output) -> int:
+    if told.format != "table":
+        return result(client.get("/v1/system-info"), told.format, output)
+    info = client.system_info()
+    local = moment.LocalTime()
+    output.pairs(
+        [
+            ("Version", info.version),
+            ("Boot-ID", info.boot_id),
+            ("Start-Time", local(info.start_time)),
+            ("HTTP-Address", info.http_address or "-"),
+            ("HTTPS-Address", info.https_address or "-"),
+            ("Control-Start-Time", local(info.control_start_time)),
+            ("Control-Restarts", str(info.control_restarts)),
+            ("Logger-Restarts", str(info.logger_restarts)),
+            ("PID1-Version", info.pid1_version),
+            ("Last-Upgrade", _upgrade(info.last_upgrade, local)),
+        ]
+    )
+    return 0
+
+
+def _vigild(told: Arguments, client: Client, output: Output) -> int:
+    if told.action == "status":
+        if told.format != "table":
+            return result(client.get("/v1/system-info"), told.format, output)
+        info = client.system_info()
+        output.pairs(
+            [
+                ("Version", info.version),
+                ("Boot-ID", info.boot_id),
+                ("Uptime", duration.full(time.time() - moment.seconds(info.start_time))),
+                ("HTTP-Address", info.http_address or "-"),
+                ("HTTPS-Address", info.https_address or "-"),
+                ("Control-Restarts", str(info.control_restarts)),
+                ("Logger-Restarts", str(info.logger_restarts)),
+                ("Last-Upgrade", _upgrade(info.last_upgrade, moment.LocalTime())),
+            ]
+        )
+        return 0
+    action = "stop" if told.action == "stop" else "restart"
+    client.vigild(action)  # type: ignore[arg-type] # mypy widens the literals
+    if told.format != "table":
+        return result(msgspec.json.encode({"action": action}), told.format, output)
+    output.line(f"Daemon {action} initiated.")
+    return 0
+
+
+def _upgrade(last: api.LastUpgrade | None, local: moment.LocalTime) -> str:
+    if last is None:
+        return "never"
+    return f"{local(last.time)} {'ok' if last.ok else f'failed: {last.error}'}"
+
+
+def _age(since: str) -> str:
+    return duration.brief(time.time() - moment.seconds(since))

@@ -1,0 +1,73 @@
+"""The entry point of ``vigil``: exit codes, and one line for whatever goes wrong.
+
+Everything is imported where it is needed: Ctrl-C during an import is Ctrl-C too, and ``--version`` needs nothing.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+
+def main() -> int:
+    """Run the command line of this process; its exit code."""
+    try:
+        return _run(sys.argv[1:])
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        # Whoever read our output has seen enough. Python would complain at exit, when it flushes what is left.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 0
+
+
+def _run(argv: list[str]) -> int:
+    from vigil.cli import arguments
+    from vigil.cli.terminal import Output, complain
+    from vigil.model.errors import UsageError, VigilError
+
+    wanted = arguments.wants(argv)
+    if wanted is not None:
+        return _print(wanted, Output(color=False))
+    try:
+        told = arguments.read(argv)
+    except UsageError as problem:
+        complain(f"vigil: {problem}")
+        return 2
+
+    from vigil.cli import commands
+    from vigil.client.client import Client
+    from vigil.client.errors import ClientError, Refused
+
+    output = Output(told.color)
+    try:
+        try:
+            return commands.run(told, Client(told.socket), output)
+        finally:
+            output.flush()
+    except BrokenPipeError:
+        raise
+    except ClientError as problem:
+        # vigild's own messages are sentences, the client's are reasons.
+        whole = isinstance(problem, Refused) and str(problem).startswith("cannot ")
+        complain(f"vigil: {problem}" if whole else f"vigil: cannot {commands.doing(told)}: {problem}")
+    except VigilError as problem:
+        complain("\n".join(f"vigil: {line}" if line[:1] != " " else line for line in str(problem).split("\n")))
+    except OSError as problem:
+        complain(f"vigil: cannot {commands.doing(told)}: {problem.strerror or problem}")
+    return 1
+
+
+def _print(wanted: str, output: object) -> int:
+    from vigil import __version__
+    from vigil.cli.terminal import Output
+    from vigil.cli.usage import TEXT
+
+    assert isinstance(output, Output)
+    output.raw(TEXT.encode() if wanted == "help" else f"vigil {__version__}\n".encode())
+    output.flush()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

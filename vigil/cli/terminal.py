@@ -1,0 +1,113 @@
+"""Where output goes: a terminal gets colours and is kept safe, everything else gets the bytes."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+
+_COLORS = {
+    "active": "32",
+    "exited": "32",
+    "done": "32",
+    "starting": "33",
+    "stopping": "33",
+    "backoff": "33",
+    "doing": "33",
+    "hold": "33",
+    "error": "31",
+    "inactive": "2",
+}
+
+# What a terminal acts upon: C0, DEL and C1. A service must not be able to move the cursor of whoever reads its log.
+_CONTROLS = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160)) if code != 9}
+_CONTROLS.update({10: "\\n", 13: "\\r"})
+
+
+class Output:
+    """Standard output."""
+
+    def __init__(self, color: bool) -> None:
+        self._stream = sys.stdout.buffer if sys.stdout is not None else None
+        self.terminal = sys.stdout is not None and sys.stdout.isatty()
+        self._color = color and self.terminal and os.environ.get("TERM") != "dumb"
+
+    def line(self, text: str) -> None:
+        """Write one line."""
+        if self._stream is not None:
+            self._stream.write(self.safe(text).encode("utf-8", "replace") + b"\n")
+
+    def raw(self, text: bytes) -> None:
+        """Write bytes that have no controls in them (JSON escapes its own)."""
+        if self._stream is not None:
+            self._stream.write(text)
+
+    def flush(self) -> None:
+        """Write out what is held back."""
+        if self._stream is not None:
+            self._stream.flush()
+
+    def safe(self, text: str) -> str:
+        """``text`` as a terminal may get it."""
+        return text if not self.terminal or text.isprintable() else text.translate(_CONTROLS)
+
+    def table(self, heads: Sequence[str], rows: Sequence[Sequence[str]], colored: int = -1) -> None:
+        """Columns that line up. Cells of the column ``colored`` are states."""
+        cells = [[self.safe(cell.replace("\n", " ")) for cell in row] for row in rows]
+        widths = [max(len(row[column]) for row in [heads, *cells]) for column in range(len(heads))]
+        for row in [heads, *cells]:
+            parts = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
+            parts[-1] = parts[-1].rstrip()
+            if self._color and colored >= 0 and row is not heads:
+                parts[colored] = self._colored(row[colored], parts[colored])
+            text = "  ".join(parts).rstrip()
+            if self._stream is not None:
+                self._stream.write(text.encode("utf-8", "replace") + b"\n")
+
+    def pairs(self, pairs: Sequence[tuple[str, str]]) -> None:
+        """Names and values, the values in one column."""
+        width = max(len(name) for name, _ in pairs) + 1
+        for name, value in pairs:
+            self.line(f"{name + ':':<{width}}  {value}")
+
+    def _colored(self, state: str, padded: str) -> str:
+        code = _COLORS.get(state)
+        return f"\x1b[{code}m{state}\x1b[0m{padded[len(state) :]}" if code else padded
+
+
+class Progress:
+    """One line on standard error, where that is a terminal, that is gone at the end."""
+
+    def __init__(self) -> None:
+        self._shown = sys.stderr is not None and sys.stderr.isatty()
+
+    def __bool__(self) -> bool:
+        return self._shown
+
+    def show(self, text: str) -> None:
+        """Replace what it says."""
+        if self._shown:
+            try:
+                width = os.get_terminal_size(2).columns
+            except OSError:
+                width = 80
+            sys.stderr.write("\r\x1b[K" + text.translate(_CONTROLS)[: max(10, width - 1)])
+            sys.stderr.flush()
+
+    def clear(self) -> None:
+        """Take it away."""
+        if self._shown:
+            sys.stderr.write("\r\x1b[K")
+            sys.stderr.flush()
+
+
+def complain(text: str) -> None:
+    """Write to standard error; nothing else is left to do where that fails."""
+    try:
+        if sys.stderr is not None:
+            if sys.stderr.isatty():
+                text = "\n".join(line.translate(_CONTROLS) for line in text.split("\n"))
+            sys.stderr.write(text + "\n")
+            sys.stderr.flush()
+    except OSError:
+        pass
