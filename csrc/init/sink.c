@@ -839,9 +839,17 @@ void sink_turn(struct sink *sink, uint64_t now)
         say_dropped(sink);
 }
 
+static bool any_pending(const struct sink *sink)
+{
+    for (uint32_t word = 0; word < LANES_MAX / 64; word++)
+        if (sink->pending[word])
+            return true;
+    return false;
+}
+
 uint64_t sink_deadline(const struct sink *sink)
 {
-    if (sink->mode == SINK_NONE)
+    if (sink->mode == SINK_NONE || (sink->closed && !any_pending(sink)))
         return never;
     if (sink->busy)
         return sink->stalled ? never : sink->seen_at + sink->stall_ns;
@@ -850,12 +858,7 @@ uint64_t sink_deadline(const struct sink *sink)
 
 bool sink_idle(const struct sink *sink)
 {
-    if (sink->busy || sink->intent->state != INTENT_IDLE)
-        return false;
-    for (uint32_t word = 0; word < LANES_MAX / 64; word++)
-        if (sink->pending[word])
-            return false;
-    return true;
+    return !sink->busy && sink->intent->state == INTENT_IDLE && !any_pending(sink);
 }
 
 bool sink_moves(const struct sink *sink)

@@ -7,6 +7,7 @@
 #ifndef VIGIL_INIT_SINK_H
 #define VIGIL_INIT_SINK_H
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 #include "../protocol.h"
