@@ -37,7 +37,9 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent
 CSRC = ROOT / "csrc"
 INIT = CSRC / "init"
-FLAGS = shlex.split("-std=c11 -D_GNU_SOURCE -O2 -g1 -pthread -fno-common -ffunction-sections -fdata-sections")
+FLAGS = shlex.split(
+    "-std=c11 -D_GNU_SOURCE -O2 -g1 -pthread -fno-common -fno-strict-aliasing -ffunction-sections -fdata-sections"
+)
 INCLUDE = (f"-I{CSRC}", f"-I{INIT}")
 DROP_UNUSED = "-Wl,--gc-sections"
 WARNINGS = ("-Wall", "-Wextra", "-Wshadow", "-Wconversion")
@@ -264,12 +266,15 @@ else:
 
         def initialize(self, version: str, build_data: dict[str, Any]) -> None:
             """Compile both; ``version`` is "editable" for ``pip install -e``, where the extension is made in place."""
-            tools = Toolchain()
             editable = version == "editable"
             vigild = Path(self.directory, ".vigild")
             module = ROOT / "vigil" / "_native" / module_file("_vigil") if editable else Path(self.directory, ".ext.so")
-            build_vigild(tools, vigild)
-            build_ext(tools, module)
+            try:
+                tools = Toolchain()
+                build_vigild(tools, vigild)
+                build_ext(tools, module)
+            except BuildError as error:
+                raise SystemExit(f"\nvigil: {error}\n") from None  # one sentence instead of a traceback of installers
             build_data["pure_python"] = False
             build_data["tag"] = wheel_tag()
             build_data["shared_scripts"][str(vigild)] = "vigild"
