@@ -21,13 +21,13 @@ class Request(msgspec.Struct, frozen=True, kw_only=True, rename="kebab", forbid_
     """Base of everything a client sends."""
 
 
-class LastUpgrade(Answer):
+class LastUpgrade(Answer, frozen=True):
     time: str
     ok: bool
     error: str | None = None
 
 
-class SystemInfo(Answer):
+class SystemInfo(Answer, frozen=True):
     """GET /v1/system-info."""
 
     boot_id: str
@@ -42,7 +42,7 @@ class SystemInfo(Answer):
     last_upgrade: LastUpgrade | None = None
 
 
-class Exit(Answer):
+class Exit(Answer, frozen=True):
     """How the main process of a service's last run ended, or why it could not be started (then code is 127 or 126)."""
 
     code: int | None  # exit code; None when a signal ended it
@@ -52,7 +52,7 @@ class Exit(Answer):
     output: list[str]  # its last lines, 5 at most
 
 
-class Service(Answer):
+class Service(Answer, frozen=True):
     """GET /v1/services, one item."""
 
     name: str
@@ -74,7 +74,7 @@ class Service(Answer):
     memory: int | None  # bytes, of the whole tree
 
 
-class Task(Answer):
+class Task(Answer, frozen=True):
     """What a change does to one service."""
 
     service: str
@@ -83,7 +83,7 @@ class Task(Answer):
     err: str | None = None
 
 
-class Change(Answer):
+class Change(Answer, frozen=True):
     """GET /v1/changes, one item."""
 
     id: str
@@ -97,7 +97,7 @@ class Change(Answer):
     tasks: list[Task]
 
 
-class ServicesAction(Request):
+class ServicesAction(Request, frozen=True):
     """POST /v1/services. An empty list of services means all."""
 
     action: Literal["start", "stop", "restart", "autostart", "replan", "signal"]
@@ -105,13 +105,13 @@ class ServicesAction(Request):
     signal: str | None = None
 
 
-class DaemonAction(Request):
+class DaemonAction(Request, frozen=True):
     """POST /v1/vigild."""
 
     action: Literal["stop", "restart", "upgrade"]
 
 
-class LogEntry(Answer, omit_defaults=True):
+class LogEntry(Answer, frozen=True, omit_defaults=True):
     """One kept line, or a part of a very long one."""
 
     seq: int
@@ -122,12 +122,12 @@ class LogEntry(Answer, omit_defaults=True):
     partial: bool = False
 
 
-class ErrorResult(Answer):
+class ErrorResult(Answer, frozen=True):
     message: str
     kind: str
 
 
-class Failure(Answer):
+class Failure(Answer, frozen=True):
     """The envelope of every error."""
 
     status_code: int
