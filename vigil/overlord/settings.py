@@ -14,7 +14,6 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Settings of one boot of a plan; the same again for every control of that boot."""
 
     plan: Plan
-    boot_id: str
     environment: Mapping[bytes, bytes] = {}  # vigild's own; what services must not see of it is left out here
     forward_format: Format = Format.TEXT
     version: str = ""  # control's

@@ -37,7 +37,7 @@ class Works:
         self.state = replace(self.state, **changes)
 
     def move(self, phase: Phase, cause: str | None = None, **changes: Any) -> None:
-        """Go to ``phase``; where users see another state by that, it is since now. ``cause`` None: the old one stays."""
+        """Go to ``phase``; where users see another state by that, it is since now. ``cause`` None: the old stays."""
         before = shown(self.state)
         changes.setdefault("waiting_for", ())
         if cause is not None:

@@ -1,0 +1,101 @@
+"""From a service of the plan to the SPAWN that starts it, and back from a run's note to the service."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import msgspec
+
+from vigil.plan.types import Service
+from vigil.shim.messages import Format, LogMode, SpawnSpec
+
+_HIDDEN = (b"VIGIL_", b"WATCHDOG_", b"LISTEN_")
+_LOG_MODES = {"enabled": LogMode.ENABLED, "disabled": LogMode.DISABLED, "passthrough": LogMode.PASSTHROUGH}
+
+
+class Note(msgspec.Struct, frozen=True, array_like=True):
+    """What a run carries with it, for a control whose journal does not know it."""
+
+    service: str
+
+
+_note = msgspec.msgpack.Decoder(Note).decode
+
+
+def note(name: str) -> bytes:
+    """The note of a run of service ``name``."""
+    return msgspec.msgpack.encode(Note(name))
+
+
+def noted(data: bytes) -> str | None:
+    """The service whose run has that note; None where it is none of ours."""
+    try:
+        return _note(data).service
+    except msgspec.MsgspecError:
+        return None
+
+
+def inherited(environment: Mapping[bytes, bytes]) -> dict[bytes, bytes]:
+    """What services see of vigild's own environment: nothing that is meant for vigild itself."""
+    return {
+        key: value
+        for key, value in environment.items()
+        if key == b"VIGIL_SOCKET" or not (key.startswith(_HIDDEN) or key == b"NOTIFY_SOCKET")
+    }
+
+
+def environment(service: Service, base: Mapping[bytes, bytes]) -> list[bytes]:
+    """The entries that the service's process gets: ``base``, then what its user implies, then its own."""
+    merged = dict(base)
+    user = service.user
+    if user is not None and user.home is not None:
+        merged[b"HOME"] = _bytes(user.home)
+        for key in (b"USER", b"LOGNAME"):
+            merged.pop(key, None)
+            if user.name is not None:
+                merged[key] = _bytes(user.name)
+    for name, value in service.environment.items():
+        merged[_bytes(name)] = _bytes(value)
+    return [key + b"=" + value for key, value in merged.items()]
+
+
+def captured(service: Service) -> bool:
+    """Whether its output is kept in a log."""
+    return service.logs_forward != "passthrough"
+
+
+def spawn(
+    service: Service, token: int, order: tuple[int, int], base: Mapping[bytes, bytes], forward_format: Format
+) -> SpawnSpec:
+    """The start of ``service``, which has a command."""
+    assert service.command is not None
+    user = service.user if service.user is not None and service.user.switch else None
+    return SpawnSpec(
+        token=token,
+        name=service.name,
+        argv=service.command,
+        env=environment(service, base),
+        cwd=service.working_dir,
+        stdin_inherit=service.stdin == "inherit",
+        uid=user.uid if user is not None else None,
+        gid=user.gid if user is not None else None,
+        groups=user.groups if user is not None else (),
+        umask=service.umask,
+        nice=service.nice,
+        oom_score_adj=service.oom_score_adj,
+        limits=service.limits,
+        stop_signal=service.stop_signal,
+        kill_delay=service.kill_delay,
+        component=order[0],
+        rank=order[1],
+        forward=service.forward_signals,
+        log_mode=_LOG_MODES[service.logs_forward],
+        log=service.name if captured(service) else "",
+        prefix=f"[{service.name}] ",
+        forward_format=forward_format,
+        note=note(service.name),
+    )
+
+
+def _bytes(text: str) -> bytes:
+    return text.encode("utf-8", "surrogateescape")
