@@ -22,6 +22,8 @@ class Request(msgspec.Struct, frozen=True, kw_only=True, rename="kebab", forbid_
 
 
 class LastUpgrade(Answer, frozen=True):
+    """How the last upgrade of control ended."""
+
     time: str
     ok: bool
     error: str | None = None
@@ -123,6 +125,8 @@ class LogEntry(Answer, frozen=True, omit_defaults=True):
 
 
 class ErrorResult(Answer, frozen=True):
+    """What went wrong, for people and for programs."""
+
     message: str
     kind: str
 

@@ -24,11 +24,15 @@ class VigilError(Exception):
 
 
 class NotFound(VigilError):
+    """A name that nobody knows."""
+
     kind = "not-found"
     http_status = 404
 
 
 class BadRequest(VigilError):
+    """A request that makes no sense."""
+
     kind = "bad-request"
     http_status = 400
 
@@ -44,26 +48,36 @@ class PlanError(BadRequest):
 
 
 class Forbidden(VigilError):
+    """The caller's level is too low."""
+
     kind = "forbidden"
     http_status = 403
 
 
 class Conflict(VigilError):
+    """Not possible in the present state."""
+
     kind = "conflict"
     http_status = 409
 
 
 class Unavailable(VigilError):
+    """Control is starting or stopping."""
+
     kind = "unavailable"
     http_status = 503
 
 
 class StartError(VigilError):
+    """vigild cannot start."""
+
     kind = "start-error"
     exit_code = 1
 
 
 class UsageError(StartError):
+    """A word of the command line is wrong."""
+
     kind = "usage-error"
     http_status = 400
     exit_code = 2
