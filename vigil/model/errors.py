@@ -38,7 +38,7 @@ class BadRequest(VigilError):
 
 
 class PlanError(BadRequest):
-    """A plan that cannot be used. ``problems`` are complete lines, ``FILE:LINE:COL: FIELD: what is wrong (the fix)``."""
+    """A plan that cannot be used. ``problems`` are lines, ``FILE:LINE:COL: FIELD: what is wrong (the fix)``."""
 
     kind = "bad-plan"
 
