@@ -44,15 +44,15 @@ static void look(struct run *run) {
     }
     if (run->state == VG_RUN_RUNNING && state >= SLOT_DEAD)
         exited(run, slot->code, slot->status, (struct vg_usage){slot->user_us, slot->system_us, slot->max_rss_kb}, slot->exited_real_ns);
-    if (run->state == VG_RUN_EXITED && state == SLOT_GONE) stop_emptied(run);
 }
 
-/* A keeper ended. Where it had not said that nothing is left, PID 1 is its heir: all its children are ours since that instant. */
+/* A keeper ended: with it the run is gone, not before, so that nothing at all of it is left. Where it had not said that nothing is left, PID 1 is its heir: all its children are ours since that instant. */
 static void keeper_ended(struct run *run) {
+    struct slot *slot = table_shared(run);
     look(run);
     run->keeper = 0;
+    if (run->state == VG_RUN_EXITED && atomic_load_explicit(&slot->state, memory_order_acquire) == SLOT_GONE) stop_emptied(run);
     if (run->state == VG_RUN_FAILED || run->state == 0 || run->phase >= STOP_DRAINING) return;
-    struct slot *slot = table_shared(run);
     run->heir = true;
     run->flags |= VG_IS_KEEPER_LOST;
     if (run->state == VG_RUN_STARTING) {
