@@ -36,6 +36,7 @@ enum {
     HELD_ROOM = 20480,              /* LINES_HELD_MAX in whole pages */
     CANARY = 16,
     NO_LOG = 0xffffffff,
+    GIVE_UP_MS = 2000,              /* at the end, without progress */
     GIVE_BACK_AT = 131072           /* bytes behind the tail of a log that are worth a system call at once */
 };
 
@@ -618,6 +619,25 @@ static void flush_link(void)
     watch_link(false);
 }
 
+/* A log that no run feeds now; told to a new logger, since lines of it may still have to be forwarded. Others need no attention. */
+static void add_log(struct chan_message *message)
+{
+    struct vg_ring_header header;
+    struct stat status;
+
+    if (message->count < 1 || fstat(message->fds[0], &status) < 0
+        || pread(message->fds[0], &header, sizeof header, 0) != (ssize_t)sizeof header)
+        return;
+    for (uint32_t number = 0; number < journal->logs_top; number++) {
+        const struct kept_log *kept = &journal->log[number];
+
+        if (kept->used && kept->inode == (uint64_t)status.st_ino && kept->id == header.id) {
+            find_log(chan_take_fd(message, 0), kept->name, kept->prefix, kept->format);
+            return;
+        }
+    }
+}
+
 static void add_stream(struct chan_message *message)
 {
     struct vg_stream copy, *told = &copy;
@@ -627,11 +647,8 @@ static void add_stream(struct chan_message *message)
 
     memcpy(told, message->words, sizeof *told);
     told->log[sizeof told->log - 1] = told->prefix[sizeof told->prefix - 1] = 0;
-    if (told->run.slot == VG_NO_SLOT) {     /* a log that no run feeds now: lines of it may be still to be forwarded */
-        int fd = chan_take_fd(message, 0);
-
-        if (fd >= 0 && (log = find_log(fd, told->log, told->prefix, told->forward_format)) != NO_LOG)
-            release_log(log);
+    if (told->run.slot == VG_NO_SLOT) {
+        add_log(message);
         return;
     }
     if (told->stream != 1 && told->stream != 2)
@@ -800,6 +817,7 @@ static void begin_finish(uint64_t now)
         return;
     finishing = true;
     finish_at = now;
+    say_into(-1);       /* nobody may come to read the pipe of diagnostics any more: straight to stderr, if it takes it */
     for (uint32_t index = 0; index < journal->streams_top; index++)
         if (streams[index].fd >= 0 && journal->streams[index].run.slot != VG_SLOT_DIAGNOSTICS) {
             begin_end(index, true);
@@ -832,7 +850,7 @@ static void look_at_finish(uint64_t now)
 
         if ((at == 1 && sink == sink_of[0]) || sink->mode == SINK_NONE || sink_idle(sink) || gave_up[at])
             continue;
-        if (!sink->closed && now - since < 2 * second) {
+        if (!sink->closed && now - since < GIVE_UP_MS * 1000000u) {
             done = false;
             continue;
         }
@@ -856,7 +874,7 @@ static uint64_t finish_deadline(void)
 
     for (int at = 0; at < 2; at++) {
         const struct sink *sink = sink_of[at];
-        uint64_t at_least = (sink->seen_at > finish_at ? sink->seen_at : finish_at) + 2 * second;
+        uint64_t at_least = (sink->seen_at > finish_at ? sink->seen_at : finish_at) + GIVE_UP_MS * 1000000u;
 
         if (finishing && !finished && !gave_up[at] && sink->mode != SINK_NONE && !sink_idle(sink) && at_least < least)
             least = at_least;
