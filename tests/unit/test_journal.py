@@ -344,7 +344,7 @@ def test_counters_that_do_not_fit_the_journal_are_refused():
             Counters.open(fd, store)
         os.close(fd)
     counters = Counters.create(store)
-    store.put("counter/far", b"\xcd\xff\xff")
+    store.put("slot/far", b"\xcd\xff\xff")
     with pytest.raises(JournalError, match="more than there are"):
         Counters.open(counters.fd, store)
     store.close()

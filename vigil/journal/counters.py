@@ -1,7 +1,7 @@
 """Counters that only go up and that outlive control: 8-byte slots in a memfd that PID 1 keeps.
 
 A count is one aligned store into shared memory: no record, no system call, and a control killed at any instruction
-leaves the old number or the new one. Which slot is whose stands in the store, as ``counter/NAME``. A slot is zeroed
+leaves the old number or the new one. Which slot is whose stands in the store, as ``slot/NAME``. A slot is zeroed
 before it gets a name, not when it loses one, so that a kill in between never shows one counter's number under another's
 name.
 """
@@ -19,7 +19,7 @@ from vigil.journal.store import Store
 
 PARKED_AS = "counters"
 
-_PREFIX = "counter/"
+_PREFIX = "slot/"
 _SLOT = 8
 _PAGE = 64 * 1024
 _LAST = 2**64 - 1

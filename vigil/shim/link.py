@@ -97,6 +97,7 @@ class Link:
         self._handler: Handler | None = None
         self._lost: Callable[[str], None] | None = None
         self._broken = False
+        self.shutdown_asked: tuple[int, bool] | None = None  # code and restart of the first: that one counts
         self._waiting = False  # for the socket to become writable, or for _RETRY_AFTER
 
     # --- receiving ---
@@ -261,6 +262,8 @@ class Link:
 
     def shutdown(self, code: int, restart: bool) -> None:
         """See Shim."""
+        if self.shutdown_asked is None:
+            self.shutdown_asked = (code, restart)
         self._send(wire.shutdown(code, restart))
 
     def _fail(self, token: int, step: Step, error: int) -> None:

@@ -1,0 +1,78 @@
+"""The program: options, the two runs that start nothing, and what is printed when it cannot go on."""
+
+from __future__ import annotations
+
+import faulthandler
+import os
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NoReturn
+
+from vigil.model import say
+from vigil.model.errors import PlanError, StartError, UsageError, VigilError
+
+if TYPE_CHECKING:
+    from vigil.daemon.options import Options
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Exit code: 0; 1 what was asked for cannot be done, one line says why; 2 a wrong word on the command line."""
+    # vigild ends a hung control with SIGABRT: the traceback of what it hangs in goes to the log.
+    faulthandler.enable()
+    from vigil.daemon import options as command_line  # docopt compiles its patterns here
+
+    try:
+        options = command_line.parse(arguments, os.environ)
+        if options.help:
+            print(command_line.USAGE, end="")
+            return 0
+        if options.version:
+            from vigil import __version__
+
+            print(f"vigild {__version__}")
+            return 0
+        say.configure(options.log_format, options.log_level)
+        if options.check:
+            return _check(options)
+        _run(options)
+    except UsageError as wrong:
+        _print(f"vigild: {wrong}\nvigild --help tells more")
+        return wrong.exit_code
+    except PlanError as bad:
+        _print("\n".join(bad.problems))
+        count = "1 problem" if len(bad.problems) == 1 else f"{len(bad.problems)} problems"
+        _print(f"vigild: cannot load the plan: {count}")
+        return 1
+    except VigilError as error:
+        _print(f"vigild: {error}")
+        return 1
+
+
+def _check(options: Options) -> int:
+    from vigil.plan import load, read
+
+    plan = load(read(options.layers_dir, check=True), check=True)
+    for warning in plan.warnings:
+        _print(f"warning: {warning}")
+    count = "1 service" if len(plan.services) == 1 else f"{len(plan.services)} services"
+    print(f"The plan is right: {count}.")
+    return 0
+
+
+def _run(options: Options) -> NoReturn:
+    link = os.environ.get("VIGIL_LINK", "")
+    if not link.isdigit():
+        raise StartError("cannot start: control is started by vigild, not by hand (there is no VIGIL_LINK)")
+    from vigil.daemon.start import start
+
+    started = start(options, int(link))
+    # asyncio takes 28 ms to import; the first services are starting meanwhile.
+    from vigil.daemon.serve import serve
+
+    serve(started)
+
+
+def _print(text: str) -> None:
+    """To stderr; bytes of a file that are no text come out escaped rather than as an error."""
+    sys.stderr.write(text + "\n")
+    sys.stderr.flush()

@@ -1,0 +1,111 @@
+"""The life of control after its start: the loop, the API beside it, READY, and the end."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import os
+import signal
+import socket
+import sys
+from typing import TYPE_CHECKING, NoReturn
+
+from vigil.daemon.clock import crash
+from vigil.daemon.start import Started
+from vigil.model import say
+from vigil.shim.messages import Message, Signalled
+
+if TYPE_CHECKING:
+    from vigil.api.server import Server
+
+_ENDINGS = frozenset((signal.SIGTERM, signal.SIGINT, signal.SIGQUIT))
+_FLUSH = 1.0  # seconds for answers under way; vigild gives two
+
+
+def serve(started: Started) -> NoReturn:
+    """Run until vigild says that all is over. Never returns: nothing is left that finalization could do better."""
+    code = 0
+    try:
+        asyncio.run(_Life(started).run())
+    except SystemExit as end:  # the overlord cannot go on, and has said why
+        code = end.code if isinstance(end.code, int) else 1
+    except Exception as error:
+        crash(error)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+class _Life:
+    def __init__(self, started: Started) -> None:
+        self._started = started
+        self._server: Server | None = None
+        self._told_to_end = False  # vigild itself was: a restart under way becomes an exit
+
+    async def run(self) -> None:
+        """Everything, in the order in which it must begin."""
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(_report)
+        over = asyncio.Event()
+        loop.add_signal_handler(signal.SIGTERM, over.set)
+        self._started.clock.bind(loop)
+        self._started.link.listen(loop, self._handle, _lost)
+        opening = loop.create_task(self._open())
+        opening.add_done_callback(_crash_if_failed)
+        await over.wait()
+        await self._end()
+
+    def _handle(self, message: Message) -> None:
+        try:
+            if isinstance(message, Signalled) and message.numbers & _ENDINGS:
+                self._told_to_end = True
+            self._started.overlord.handle(message)
+        except Exception as error:
+            crash(error)
+
+    async def _open(self) -> None:
+        """Serve the API, then say READY. Importing it takes 70 ms: in a thread, so that the loop goes on meanwhile."""
+        started = self._started
+        if started.listener is not None:
+            api = await asyncio.to_thread(importlib.import_module, "vigil.api.server")
+            listener = socket.socket(fileno=started.listener.fd)
+            self._server = await api.serve(started.overlord, started.logs, [listener])
+        started.link.ready()
+
+    async def _end(self) -> None:
+        started = self._started
+        loop = asyncio.get_running_loop()
+        if self._server is not None:
+            self._server.close()
+            deadline = loop.time() + _FLUSH
+            # The server tells nobody when its last connection is gone: gunicorn's protocol has no such call.
+            while self._server.connections and loop.time() < deadline:  # noqa: ASYNC110
+                await asyncio.sleep(0.005)
+        asked = started.link.shutdown_asked
+        goes_on = asked is not None and asked[1] and not self._told_to_end
+        if started.listener is not None and not goes_on:
+            started.listener.remove()
+
+
+def _lost(reason: str) -> None:
+    """The link is broken: vigild has dropped this control, and starts another."""
+    sys.stderr.write(f"vigild: {reason}\n")
+    sys.stderr.flush()
+    os._exit(1)
+
+
+def _crash_if_failed(task: asyncio.Task[None]) -> None:
+    if not task.cancelled() and (error := task.exception()) is not None:
+        crash(error)
+
+
+def _report(loop: asyncio.AbstractEventLoop, context: dict[str, object]) -> None:
+    """What went wrong in a callback of one client's connection: told, and only that connection's matter."""
+    error = context.get("exception")
+    message = str(context.get("message", "an error in the event loop"))
+    if isinstance(error, BaseException):
+        import traceback
+
+        say.error("vigil.daemon", message, error="".join(traceback.format_exception(error))[-3000:])
+    else:
+        say.error("vigil.daemon", message)
