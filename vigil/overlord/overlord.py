@@ -95,6 +95,7 @@ class Overlord:
         self._writes: dict[str, bytes | None] = {}
         self._after: list[Callable[[], None]] = []  # acts that belong to no service
         self._alarms: list[tuple[int, str]] = []  # heap; an entry that is out of date is skipped
+        self._watched: dict[str, int] = {}  # each service's latest entry there
         self._armed: int | None = None
 
     # --- life ---
@@ -122,6 +123,7 @@ class Overlord:
             if self._closing:
                 self._take(actor, Closing())
             self._moved[actor.name] = None
+            self._watch(actor)
         for run in (*runs.values(), *strays):
             self._stray(run)
         self._turn()
@@ -243,9 +245,7 @@ class Overlord:
                 self._by_token[after.token] = actor
             if _matters(before, after):
                 self._moved[actor.name] = None
-            due = actor.deadline()
-            if due is not None:
-                heapq.heappush(self._alarms, (due, actor.name))
+            self._watch(actor)
         self._acting[actor.name] = actor
         for report in reports:
             self._report(actor, report)
@@ -283,6 +283,7 @@ class Overlord:
         now = self._clock.monotonic_ns()
         while self._alarms and self._alarms[0][0] <= now:
             _, name = heapq.heappop(self._alarms)
+            self._watched.pop(name, None)
             actor = self._actors[name]
             due = actor.deadline()
             if due is not None and due <= now:
@@ -309,12 +310,20 @@ class Overlord:
         for call in after:
             call()
 
+    def _watch(self, actor: Actor) -> None:
+        due = actor.deadline()
+        if due is not None and self._watched.get(actor.name) != due:
+            self._watched[actor.name] = due
+            heapq.heappush(self._alarms, (due, actor.name))
+
     def _arm(self) -> None:
         while self._alarms:
             due, name = self._alarms[0]
             if self._actors[name].deadline() == due:
                 break
             heapq.heappop(self._alarms)
+            if self._watched.get(name) == due:
+                del self._watched[name]
         wanted = self._alarms[0][0] if self._alarms else None
         if wanted != self._armed:
             self._armed = wanted

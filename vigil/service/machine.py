@@ -13,6 +13,7 @@ What the tasks of changes do to a service is in ``works``.
 
 from __future__ import annotations
 
+import errno
 from typing import Any, assert_never
 
 from msgspec.structs import replace
@@ -66,6 +67,9 @@ FAILURE_SHUTDOWN_CODE = 10
 
 SHORTAGE_DELAY = 0.1
 """Seconds, at least, between two starts while the machine is short of something, whatever the plan's backoff-delay."""
+
+
+_WHOLE_STOP = "vigild is stopping"
 
 
 def step(state: State, event: Event, around: Around) -> tuple[State, tuple[Effect, ...]]:
@@ -148,7 +152,8 @@ class _Machine(Works):
 
     def _refused(self, message: Refused) -> None:
         if message.kind == lib.VG_SPAWN:  # the table is full, or this vigild cannot do what the plan asks for
-            failed = SpawnFailed(run=NO_RUN, token=message.token, step=Step.FORK, error=message.error)
+            error = errno.EAGAIN if message.error == errno.ENOSPC else message.error
+            failed = SpawnFailed(run=NO_RUN, token=message.token, step=Step.FORK, error=error)
             self._spawn_failed(failed if failed.shortage else replace(failed, step=Step.NONE))
 
     def _spawn_failed(self, message: SpawnFailed) -> None:
@@ -196,9 +201,8 @@ class _Machine(Works):
             self.move(Phase.STOPPING)
             self.effects.append(Say("info", f"{message.describe()}, as it was to stop"))
             return
-        if message.asked and not self.around.closing:
-            # Somebody stops it, and it is not us: the whole stop, of which the word has not come yet.
-            self.move(Phase.STOPPING, "vigild is stopping", next=Next.DOWN)
+        if message.asked:  # not by us: this is the whole stop, of which the word may not have come
+            self.move(Phase.STOPPING, self.around.closing or _WHOLE_STOP, next=Next.DOWN)
             return
         if ran_ns is None:
             ran_ns = self.around.monotonic_ns - state.active_ns if state.active_ns else 0
@@ -259,7 +263,7 @@ class _Machine(Works):
         if message.cause is not StopCause.WHOLE or not self._ours(message.token):
             return  # what we asked for, or what an exit says better
         if self.state.phase in (Phase.SPAWNING, Phase.ACTIVE, Phase.STOP_WAIT):
-            self.move(Phase.STOPPING, "vigild is stopping", next=Next.DOWN)
+            self.move(Phase.STOPPING, self.around.closing or _WHOLE_STOP, next=Next.DOWN)
         if self.state.run is None:
             self.set(run=(message.run.slot, message.run.generation))
 
