@@ -62,31 +62,15 @@ class Link:
     def attach(fd: int, settings: Settings) -> tuple[Link, Welcome, Snapshot]:
         """Say HELLO on ``fd`` and wait for all that PID 1 knows. StartError where the two do not fit together."""
         link = Link(fd)
-        link._send(wire.hello(settings))
-        welcome: Welcome | None = None
-        runs: list[RunState] = []
         parked: dict[str, int] = {}
-        while True:
-            link._wait()
-            received = link._receive()
-            if received is None:
-                continue
-            message, fds = received
-            match message:
-                case Welcome():
-                    welcome = message
-                case RunState():
-                    runs.append(message)
-                case wire.Parked() if len(fds) == 1:
-                    parked[message.name] = fds.pop()
-                case wire.SnapshotEnd() if welcome is not None:
-                    return link, welcome, Snapshot(tuple(runs), parked)
-                case wire.Parked() | wire.SnapshotEnd():
-                    raise StartError("cannot attach: vigild's snapshot makes no sense")
-                case _:
-                    link._keep(message)
-            for extra in fds:
-                os.close(extra)
+        try:
+            welcome, runs = link._attach(settings, parked)
+        except BaseException:
+            link.close()
+            for kept in parked.values():
+                os.close(kept)
+            raise
+        return link, welcome, Snapshot(runs, parked)
 
     def __init__(self, fd: int) -> None:
         self._socket = _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET, 0, fd)
@@ -99,6 +83,32 @@ class Link:
         self._broken = False
         self.shutdown_asked: tuple[int, bool] | None = None  # code and restart of the first: that one counts
         self._waiting = False  # for the socket to become writable, or for _RETRY_AFTER
+
+    def _attach(self, settings: Settings, parked: dict[str, int]) -> tuple[Welcome, tuple[RunState, ...]]:
+        self._send(wire.hello(settings))
+        welcome: Welcome | None = None
+        runs: list[RunState] = []
+        while True:
+            self._wait()
+            received = self._receive()
+            if received is None:
+                continue
+            message, fds = received
+            match message:
+                case Welcome():
+                    welcome = message
+                case RunState():
+                    runs.append(message)
+                case wire.Parked() if len(fds) == 1:
+                    parked[message.name] = fds.pop()
+                case wire.SnapshotEnd() if welcome is not None:
+                    return welcome, tuple(runs)
+                case wire.Parked() | wire.SnapshotEnd():
+                    raise StartError("cannot attach: vigild's snapshot makes no sense")
+                case _:
+                    self._keep(message)
+            for extra in fds:
+                os.close(extra)
 
     # --- receiving ---
 
@@ -149,12 +159,12 @@ class Link:
                 return
             try:
                 received = self._receive()
+                if received is None:
+                    return
+                self._accept(*received)
             except (wire.WireError, StartError) as error:
                 self._break(str(error))
                 return
-            if received is None:
-                return
-            self._accept(*received)
             while self._early:
                 handler(self._early.popleft())
 
