@@ -50,13 +50,14 @@ def _answer(resp: falcon.asgi.Response, status: int, message: str, kind: str | N
 def _message(
     req: falcon.asgi.Request, resp: falcon.asgi.Response, problem: falcon.HTTPError, paths: Sequence[str]
 ) -> str:
-    if problem.description:
-        return str(problem.description)
+    told = str(problem.description or "")
+    if told.startswith("cannot "):
+        return told  # one of ours
     if problem.status_code == 404:
         return f"cannot find {req.path}: the API has nothing there{hint(req.path, paths)}"
     if problem.status_code == 405:
         return f"cannot {req.method} {req.path}: allowed are {resp.get_header('allow')}"
-    return f"cannot read the request: {problem.title or envelope.phrase(problem.status_code)}"
+    return f"cannot read the request: {told or problem.title or envelope.phrase(problem.status_code)}"
 
 
 def _report(req: falcon.asgi.Request, problem: Exception) -> None:

@@ -14,9 +14,11 @@ from __future__ import annotations
 
 import asyncio
 import email.utils  # noqa: F401 - gunicorn imports it with the first answer, which would hold up the loop
+import fcntl
 import select
 import socket
 import sys
+import termios
 from collections.abc import Awaitable, Callable
 from typing import Any, cast
 
@@ -213,7 +215,7 @@ class Connection(ASGIProtocol):  # type: ignore[misc] # gunicorn carries no type
     def pause_writing(self) -> None:
         """The client does not keep up: watch that it takes anything at all."""
         super().pause_writing()
-        self._stall_size = self.transport.get_write_buffer_size()
+        self._stall_size = self._untaken()
         self._stall_looks = 0
         self._look_at_stalled_later()
 
@@ -364,8 +366,15 @@ class Connection(ASGIProtocol):  # type: ignore[misc] # gunicorn carries no type
             self._settings.stall_seconds / _STALL_LOOKS, self._look_at_stalled
         )
 
-    def _look_at_stalled(self) -> None:
+    def _untaken(self) -> int:
+        """How many bytes the client has not read: ours and those in the kernel, which shrink first."""
         size = self.transport.get_write_buffer_size()
+        if self._socket is not None and self._socket.fileno() >= 0:
+            size += int.from_bytes(fcntl.ioctl(self._socket.fileno(), termios.TIOCOUTQ, bytes(4)), sys.byteorder)
+        return size
+
+    def _look_at_stalled(self) -> None:
+        size = self._untaken()
         self._stall_looks = self._stall_looks + 1 if size >= self._stall_size else 0
         self._stall_size = size
         if self._stall_looks >= _STALL_LOOKS:
