@@ -1,8 +1,8 @@
 """Users and groups by name become numbers, once, when a plan is read. Owns all questions to the user database.
 
 Which of the four keys says what: ``user`` or ``user-id`` is who; both may be given where they agree. ``group`` or
-``group-id`` replaces the primary group. The supplementary groups are those that the user database has for that user, with
-the primary group among them; without an entry there, and where only a group is given, the primary group is all.
+``group-id`` replaces the primary group. The supplementary groups are those that the user database has for that user,
+with the primary group among them; without an entry there, and where only a group is given, the primary group is all.
 """
 
 from __future__ import annotations

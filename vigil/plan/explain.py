@@ -82,6 +82,8 @@ def _sentence(problem: str, letter: str) -> str:
             "unknown escape character",
             r"an escape that double quotes do not know (write \\ for a backslash, or use single quotes)",
         ),
+        ("expected node content", "expected a value here"),
+        ("expected the node content", "expected a value here"),
         ("maximum nesting depth", "nested too deep"),
         ("incompatible YAML document", "a version of YAML that is not known"),
     ):

@@ -83,7 +83,7 @@ def _merge_kind(merged: Merged, kind: str, node: Node, problems: Problems) -> No
 
 def _good_name(kind: str, entry: Entry, problems: Problems) -> bool:
     name = entry.key
-    at = f"{kind}.{name if len(name) <= NAME_MAX and name.isprintable() else quote(name)}"
+    at = f"{kind}.{name if 0 < len(name) <= NAME_MAX else quote(name)}"
     if kind == "services" and name == RESERVED_NAME:
         problems.error(entry.place, at, f'the name "{RESERVED_NAME}" is reserved for vigild\'s own log')
     elif kind == "services" and (not name or name[0] not in _NAME_FIRST or set(name) - _NAME_REST):

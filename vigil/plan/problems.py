@@ -12,6 +12,8 @@ import msgspec
 from vigil.model.errors import PlanError
 from vigil.model.suggest import hint, quote
 
+_FIELD_MAX = 200
+
 
 class Place(msgspec.Struct, frozen=True):
     """A place in a file, counted from 1 as editors do; line 0 is the file as a whole."""
@@ -63,4 +65,10 @@ class Problems:
 
 
 def _line(place: Place, field: str, text: str) -> str:
-    return f"{place}: {field}: {text}" if field else f"{place}: {text}"
+    """One line, whatever the names in it hold."""
+    if len(field) > _FIELD_MAX:
+        field = field[:_FIELD_MAX] + "..."
+    line = f"{place}: {field}: {text}" if field else f"{place}: {text}"
+    if line.isprintable():
+        return line
+    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in line)

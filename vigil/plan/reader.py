@@ -16,7 +16,7 @@ def read(directory: str, *, check: bool = False) -> Sources:
     """Everything that ``load`` needs.
 
     Where a file cannot be read, PlanError has that and all that ``load`` finds in the rest. A directory that does not
-    exist is an empty plan (with a warning of ``load``). Files whose names begin with a dot are none of ours: editors and
+    exist is an empty plan (with a warning of ``load``). Names that begin with a dot are left alone: editors and
     mounted volumes keep theirs there.
     """
     missing = False

@@ -161,10 +161,10 @@ class _Builder:
         place = self._place(event)
         if event.tag not in _SCALAR_TAGS:
             self._bad_tag(place, event.tag)
-        if "\0" in event.value or not (event.value.isascii() or _is_text(event.value)):
-            self._error(
-                place, "holds a character that no argument, variable or path can have (NUL or half a surrogate)"
-            )
+        value = event.value
+        if "\0" in value or not (value.isascii() or _is_text(value)):
+            self._error(place, "holds a character that no argument, variable or path can have (NUL, half a surrogate)")
+            value = value.encode("utf-8", "replace").decode().replace("\0", "?")
         plain = event.style in (None, "")
         comment = ""
         if plain and self.has_comments:
@@ -172,8 +172,8 @@ class _Builder:
             end = self.text.find("\n", at)
             rest = self.text[at:end] if end >= 0 else self.text[at:]
             comment = rest.rstrip() if rest.lstrip(" \t").startswith("#") else ""
-        is_null = (plain and event.value in NULLS and event.tag not in _STRING_TAGS) or event.tag == _TAG + "null"
-        self._add(Scalar(place, event.value, is_null, plain, comment), event.anchor)
+        is_null = (plain and value in NULLS and event.tag not in _STRING_TAGS) or event.tag == _TAG + "null"
+        self._add(Scalar(place, value, is_null, plain, comment), event.anchor)
 
     def _open(self, event: Any, is_mapping: bool) -> None:
         place = self._place(event)

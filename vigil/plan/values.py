@@ -24,6 +24,8 @@ Parser = Callable[[Node, str, Problems], T | None]
 _DIGITS = frozenset("0123456789")
 _BOOLEANS = {"true": True, "True": True, "TRUE": True, "false": False, "False": False, "FALSE": False}
 _OLD_BOOLEANS = {"yes": "true", "on": "true", "y": "true", "no": "false", "off": "false", "n": "false"}
+_SWITCHES = {"yes": "enabled", "on": "enabled", "true": "enabled"}
+_SWITCHES |= {"no": "disabled", "off": "disabled", "false": "disabled"}
 
 
 def string(node: Node, at: str, problems: Problems) -> str | None:
@@ -124,7 +126,9 @@ def choice(*options: str) -> Parser[str]:
         text = scalar(node, at, problems, expected)
         if text is None or text in options:
             return text
-        problems.error(node.place, at, f"{quote(text)} is not {expected}{hint(text, options)}")
+        meant = _SWITCHES.get(text.lower())
+        fix = f" (write {meant})" if meant in options else hint(text, options)
+        problems.error(node.place, at, f"{quote(text)} is not {expected}{fix}")
         return None
 
     return parse
