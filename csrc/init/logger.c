@@ -850,7 +850,7 @@ static void look_at_finish(uint64_t now)
 
         if ((at == 1 && sink == sink_of[0]) || sink->mode == SINK_NONE || sink_idle(sink) || gave_up[at])
             continue;
-        if (!sink->closed && now - since < GIVE_UP_MS * 1000000u) {
+        if (!sink->closed && now < since + GIVE_UP_MS * 1000000u) {
             done = false;
             continue;
         }
