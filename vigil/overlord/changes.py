@@ -61,6 +61,11 @@ _decode = msgspec.msgpack.Decoder(Change).decode
 class Changes:
     """All changes."""
 
+    @staticmethod
+    def load(items: Callable[[str], Iterable[tuple[str, bytes]]], get: Callable[[str], bytes | None]) -> Changes:
+        """Those in a store, of which these are the methods."""
+        return Changes((value for _, value in items(_PREFIX)), get(_COUNTER))
+
     def __init__(self, records: Iterable[bytes], counter: bytes | None) -> None:
         """``records`` and ``counter`` as they are in the journal."""
         loaded = sorted((_decode(record) for record in records), key=lambda change: change.id)
@@ -185,11 +190,6 @@ class Changes:
                 if not waiters and self._waiters.get(change.id) is waiters:
                     del self._waiters[change.id]
         return change
-
-
-def load(items: Callable[[str], Iterable[tuple[str, bytes]]], get: Callable[[str], bytes | None]) -> Changes:
-    """The changes in a store."""
-    return Changes((value for _, value in items(_PREFIX)), get(_COUNTER))
 
 
 def view(change: Change) -> api.Change:

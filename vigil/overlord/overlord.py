@@ -20,10 +20,10 @@ from vigil.journal.store import Store
 from vigil.model import api, say, signals
 from vigil.model.errors import Unavailable
 from vigil.overlord import commands, order, views
-from vigil.overlord.changes import Change, load, view
+from vigil.overlord.changes import Change, Changes, view
 from vigil.overlord.settings import Settings
 from vigil.overlord.tree import Tree
-from vigil.plan import graph
+from vigil.plan import Sources, graph, load, read
 from vigil.plan.types import Service
 from vigil.service import spec
 from vigil.service.actor import Actor, Logs, Outside
@@ -52,6 +52,7 @@ from vigil.shim.messages import (
 )
 
 _ENDS = {signals.parse(word) for word in ("TERM", "INT", "QUIT")}
+_PLAN = "plan"
 _SHUTDOWN = "shutdown"
 _AUTOSTART = "autostart"
 _TOKEN = "counter/token"
@@ -73,7 +74,7 @@ class Overlord:
         self.boot_id = store.boot_id
         self._settings, self._shim, self._store, self._logs, self._clock = settings, shim, store, logs, clock
         self._welcome = Welcome()
-        self._changes = load(store.items, store.get)
+        self._changes = Changes.load(store.items, store.get)
         self._token = int(store.get(_TOKEN) or b"0")
         self._outside = Outside(shim, logs, spec.inherited(settings.environment), settings.forward_format, set())
         places = graph.order(self.plan)
@@ -143,9 +144,21 @@ class Overlord:
             self._clock.soon(self._turn)
 
     def shutdown(self, code: int, restart: bool, cause: str) -> None:
-        """Stop everything in order, then exit with ``code``, or start from scratch. The first shutdown decides."""
-        self._shut(code, restart, cause)
+        """Stop everything in order, then exit with ``code``, or start from scratch. The first shutdown decides.
+
+        PlanError, and nothing happens, where a restart would find a plan that cannot be used.
+        """
+        if restart:
+            self.check_plan()
         self._turn()
+        self._shut(code, restart, f"vigild is {'restarting' if restart else 'stopping'}: asked for by {cause}")
+        self._turn()
+
+    def check_plan(self) -> None:
+        """PlanError where the plan's files, as they are now, cannot be used. Reads files: may take a while."""
+        record = self._store.get(_PLAN)
+        if record is not None:
+            load(read(msgspec.msgpack.decode(record, type=Sources).directory))
 
     # --- what the API asks ---
 
