@@ -63,6 +63,11 @@ def _run(options: Options) -> NoReturn:
     link = os.environ.get("VIGIL_LINK", "")
     if not link.isdigit():
         raise StartError("cannot start: control is started by vigild, not by hand (there is no VIGIL_LINK)")
+    try:
+        with open("/proc/self/comm", "w") as name:
+            name.write("vigil-control")
+    except OSError:
+        pass  # without /proc it is called after its interpreter; the name is for people only
     from vigil.daemon.start import start
 
     started = start(options, int(link))
