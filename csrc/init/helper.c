@@ -33,6 +33,7 @@
 #define CONTROL_TICK_MS 1000
 #define LOGGER_TICK_MS 500
 #define LOGGER_LIMIT_MS 2000
+#define CLOSED_GRACE_MS 1000        /* between the end of its link and its own: a process that exits closes its descriptors first */
 #define ABORT_GRACE_MS 1000         /* between SIGABRT (a traceback) and SIGKILL */
 
 struct helper control = {.name = "control", .source = LOOP_CONTROL, .link = -1, .kill_at = VG_FOREVER, .wait_ms = FIRST_WAIT_MS};
@@ -137,7 +138,7 @@ static void start(struct helper *helper, uint64_t now) {
     helper->lives++;
     if (helper->lives > 1) helper->restarts++;
     helper->greeted = helper == &logger;
-    helper->ready = helper->ending = helper->asked = helper->ask = helper->write_waits = false;
+    helper->ready = helper->ending = helper->asked = helper->ask = helper->write_waits = helper->closed = false;
     helper->misses = 0;
     helper->tick = now + (helper == &control ? CONTROL_TICK_MS : LOGGER_TICK_MS) * MS;
     helper->kill_at = helper->start_at = VG_FOREVER;
@@ -168,6 +169,13 @@ void helper_drop(struct helper *helper, const char *why) {
     helper_end(helper, SIGKILL, 0);
 }
 
+void helper_closed(struct helper *helper) {
+    loop_forget(helper->source);
+    helper->closed = true;
+    uint64_t end = say_now_ns() + CLOSED_GRACE_MS * MS;
+    if (end < helper->kill_at) helper->kill_at = end;
+}
+
 void helper_answered(struct helper *helper, uint64_t value) {
     if (!helper->asked || value != helper->question) return;
     helper->asked = false;
@@ -180,7 +188,7 @@ static void watch(struct helper *helper, uint64_t now) {
     uint64_t limit = helper == &control ? helper_setting.watchdog_ms : LOGGER_LIMIT_MS;
     if (now < helper->tick) return;
     helper->tick = now + every * MS;
-    if (helper->ending) return;
+    if (helper->ending || helper->closed) return;
     if (!helper->greeted) {
         if (++helper->misses >= HELLO_TICKS) helper_drop(helper, "no HELLO for 60 s");
         return;
@@ -220,7 +228,11 @@ void helper_turn(uint64_t now) {
         if (!helper->pid && now >= helper->start_at) start(helper, now);
         if (helper->pid) {
             watch(helper, now);
-            if (now >= helper->kill_at) { (void)kill(helper->pid, SIGKILL); helper->kill_at = VG_FOREVER; }
+            if (now >= helper->kill_at) {
+                if (!helper->ending) say(VG_ERROR, "vigil.init", "%s closed its link and goes on: it is killed", helper->name);
+                (void)kill(helper->pid, SIGKILL);
+                helper->kill_at = VG_FOREVER;
+            }
             loop_at(helper->tick);
             loop_at(helper->kill_at);
         } else {

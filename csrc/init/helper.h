@@ -16,6 +16,7 @@ struct helper {
     bool ready, ever_ready, ever_greeted;
     bool ending;                /* asked to end, or being killed: no PING any more */
     bool write_waits;           /* its socket is full */
+    bool closed;                /* it closed its end: it is exiting, or will be killed */
     uint32_t lives, restarts;
     uint64_t start_at;          /* when to start it (again); VG_FOREVER: not at all */
     uint32_t wait_ms;           /* the next wait after a life that did not get READY */
@@ -49,6 +50,7 @@ bool helper_make_logs(void);                /* logger's J, private pipes and the
 void helper_turn(uint64_t now);             /* starts, watches, kills what is due */
 void helper_end(struct helper *helper, int signal, uint64_t grace_ms);      /* signal now, SIGKILL after the grace */
 void helper_drop(struct helper *helper, const char *why);                   /* it sent nonsense: killed, and started again */
+void helper_closed(struct helper *helper);                                  /* it closed its end: dying, most likely; if not, killed soon */
 void helper_over(struct helper *helper, bool restart);                      /* reaped: its link is closed, the next life is planned */
 void helper_answered(struct helper *helper, uint64_t value);                /* PONG */
 #endif

@@ -212,13 +212,11 @@ static void (*const handlers[RULES])(struct chan_message *) = {
 
 void link_control_receive(bool all) {
     static struct chan_message message;
-    for (int i = 0; control.link >= 0 && (all || (i < MESSAGES_A_TURN && !answer_waits && !control.ending)); i++) {
+    for (int i = 0; control.link >= 0 && (all || (i < MESSAGES_A_TURN && !answer_waits && !control.ending && !control.closed)); i++) {
         int got = chan_receive(control.link, &message);
         if (got == CHAN_EMPTY) return;
         if (got == CHAN_CLOSED) {
-            /* It closed its end, dead or not; its death is what we act on. */
-            if (!all) loop_forget(LOOP_CONTROL);
-            if (!all && control.pid && !control.ending) helper_drop(&control, "it closed its link");
+            if (!all) helper_closed(&control);
             return;
         }
         int rule = got == CHAN_MESSAGE ? chan_check(rules, RULES, &message, control.greeted ? PHASE_ATTACHED : PHASE_NEW) : -1;
@@ -356,7 +354,7 @@ static int send_all(void) {
 }
 
 void link_control_send(void) {
-    if (control.link < 0 || !control.greeted) return;
+    if (control.link < 0 || !control.greeted || control.closed) return;
     int sent = send_all();
     if (sent == CHAN_CLOSED) return;        /* its death is coming */
     control.write_waits = sent == CHAN_EMPTY;

@@ -47,12 +47,11 @@ static void handle(const struct chan_message *message) {
 
 void link_logger_receive(void) {
     static struct chan_message message;
-    for (int i = 0; logger.link >= 0 && i < MESSAGES_A_TURN && !logger.ending; i++) {
+    for (int i = 0; logger.link >= 0 && i < MESSAGES_A_TURN && !logger.ending && !logger.closed; i++) {
         int got = chan_receive(logger.link, &message);
         if (got == CHAN_EMPTY) return;
         if (got == CHAN_CLOSED) {
-            loop_forget(LOOP_LOGGER);
-            if (logger.pid) helper_drop(&logger, "it closed its link");
+            helper_closed(&logger);
             return;
         }
         if (got == CHAN_MESSAGE && chan_check(rules, (int)(sizeof rules / sizeof *rules), &message, 1) >= 0) {
@@ -123,7 +122,7 @@ static int send_all(void) {
 }
 
 void link_logger_send(void) {
-    if (logger.link < 0 || logger.ending) return;
+    if (logger.link < 0 || logger.ending || logger.closed) return;
     int sent = send_all();
     if (sent == CHAN_CLOSED) return;
     logger.write_waits = sent == CHAN_EMPTY;
