@@ -105,6 +105,10 @@ class FakeOverlord:
             control_start_time=NOW, control_restarts=0, logger_restarts=0, pid1_version="0.1.0",
         )  # fmt: skip
 
+    def check_plan(self) -> None:
+        if self.breaks is not None:
+            raise self.breaks
+
     def shutdown(self, code: int, restart: bool, cause: str) -> None:
         self.shutdowns.append((code, restart, cause))
 

@@ -326,6 +326,14 @@ def test_vigild_is_stopped_after_it_has_answered(w: World, action: str, restart:
     assert w.overlord.shutdowns == [(0, restart, f"uid {os.getuid()} over the Unix socket")]
 
 
+def test_a_restart_into_a_bad_plan_is_refused(w: World) -> None:
+    w.overlord.breaks = PlanError(["10-web.yaml:3:5: services.web.command: is missing"])
+    answer = w.post("/v1/vigild", '{"action":"restart"}')
+    assert (answer.status, answer.json["result"]["kind"]) == (400, "bad-plan")
+    assert "10-web.yaml:3:5" in answer.json["message"]
+    assert not w.overlord.shutdowns
+
+
 def test_logs_are_asked_for_as_the_query_says(w: World) -> None:
     w.get("/v1/logs")
     w.get("/v1/logs?services=web,vigild,web&n=5&since=17")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import falcon
 
 from vigil.api.needs import Overlord
@@ -32,6 +34,8 @@ class Daemon(Noun):
                 description="cannot upgrade vigild: this version of vigild does not know how to"
             )
         cause = str(call.caller)
+        if action == "restart":
+            await asyncio.to_thread(self._overlord.check_plan)  # a bad plan is refused before anything is stopped
 
         async def begin() -> None:
             try:

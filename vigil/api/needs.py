@@ -45,6 +45,9 @@ class Overlord(Protocol):
     def system_info(self) -> api.SystemInfo:
         """What vigild is and since when."""
 
+    def check_plan(self) -> None:
+        """PlanError where the plan on disk cannot be used. Reads files."""
+
     def shutdown(self, code: int, restart: bool, cause: str) -> None:
         """Stop everything, then exit with ``code`` or start from scratch."""
 

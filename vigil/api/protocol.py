@@ -171,6 +171,10 @@ class Connection(ASGIProtocol):  # type: ignore[misc] # gunicorn carries no type
         """Find out who it is, and whether there is room."""
         self._socket = transport.get_extra_info("socket")
         self._caller = identify(self._socket, self._settings.owner)
+        if not self._hall.alive:
+            self._refused = True  # it was accepted just before the end: closed without a word, it is tried again
+            transport.close()
+            return
         if not self._hall.admits(self._caller):
             self._refuse(cast(asyncio.Transport, transport))
             return

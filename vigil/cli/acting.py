@@ -17,6 +17,7 @@ from vigil.model.states import ChangeStatus
 _LOOK = 10.0  # seconds that one question waits for the end
 _LOOK_ON_TERMINAL = 0.5  # and where somebody watches
 
+_FAILED = (ChangeStatus.ERROR, ChangeStatus.HOLD)
 _DONE = {"start": "started", "stop": "stopped", "restart": "restarted"}
 
 
@@ -36,7 +37,7 @@ def act(told: Arguments, client: Client, output: Output) -> int:
         result(msgspec.json.encode(change), told.format, output)
     elif not told.wait:
         output.line(f"Change {change.id}: {change.summary} ({change.status.value}).")
-    if change.status is ChangeStatus.ERROR:
+    if change.status in _FAILED:
         raise CommandError(_why(change, client))
     if told.wait and told.format == "table":
         for task in change.tasks:
@@ -74,7 +75,7 @@ def _wait(change: api.Change, told: Arguments, client: Client) -> api.Change:
 
 def _why(change: api.Change, client: Client) -> str:
     """A line for each service that failed, with its last lines of output below it."""
-    failed = [task for task in change.tasks if task.status is ChangeStatus.ERROR]
+    failed = [task for task in change.tasks if task.status in _FAILED]
     if not failed:
         return _sentence(change.kind, "", change.err or "no reason given")
     outputs: dict[str, list[str]] = {}
@@ -87,8 +88,9 @@ def _why(change: api.Change, client: Client) -> str:
     lines = []
     for task in failed:
         first, *more = (task.err or change.err or "no reason given").split("\n")
-        lines.append(_sentence(task.kind, task.service, first))
-        lines += [f"  {line}" for line in more or outputs.get(task.service, [])]
+        yet = " yet" if task.status is ChangeStatus.HOLD else ""
+        lines.append(_sentence(task.kind, task.service + yet, first))
+        lines += [f"  {line.removeprefix('  ')}" for line in more or outputs.get(task.service, [])]
     return "\n".join(lines)
 
 

@@ -153,7 +153,7 @@ class Client:
     def _open(
         self, method: str, target: str, body: bytes | None, headers: dict[str, str], patience: float, silence: float
     ) -> wire.Answer:
-        """Send the request and read the head of its answer; for ``patience`` seconds again and again where it breaks."""
+        """Send the request, read the head of its answer; where it breaks, again, for ``patience`` seconds."""
         end = time.monotonic() + patience
         pause = 0.02
         while True:
@@ -191,8 +191,8 @@ class Client:
 
 
 def ended(change: api.Change) -> bool:
-    """Whether nothing more will become of it."""
-    return change.status in (ChangeStatus.DONE, ChangeStatus.ERROR)
+    """Whether it is over: done, failed, or put on hold until something else has happened."""
+    return change.status is not ChangeStatus.DOING
 
 
 def _decode(result: bytes, shape: type[T]) -> T:
