@@ -20,6 +20,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import select
 import signal as signals
 import socket
 import threading
@@ -365,6 +366,8 @@ class FakePid1:
 
     def _begin_stop(self, entry: FakeRun, cause: StopCause) -> None:
         entry.flags |= lib.VG_IS_STOPPING | (0 if cause is StopCause.ENDED else lib.VG_IS_ASKED)
+        if cause is StopCause.ENDED:
+            return  # EXITED says it
         self._tell(Stopping(run=entry.run, token=entry.spec.token, cause=cause))
 
     def _forget(self, entry: FakeRun) -> None:
@@ -439,8 +442,14 @@ class Peer:
 
     def _serve(self, link: socket.socket) -> None:
         """Until the link ends: all that was sent before is handled, as PID 1 does."""
+        poll = select.poll()
         with link:
             while True:
+                poll.register(link, select.POLLIN)
+                if not poll.poll(5):  # what the socket did not take is tried again
+                    with self._moved:
+                        self._flush()
+                    continue
                 try:
                     data, fds, _flags, _ = socket.recv_fds(link, lib.VG_MESSAGE_MAX, 8)
                 except OSError:
@@ -463,7 +472,14 @@ class Peer:
 
     def _flush(self) -> None:
         while self.pid1.outbox and self._socket is not None:
-            self.send(_packed(self.pid1.outbox.popleft()))
+            try:
+                self._socket.send(_packed(self.pid1.outbox[0]), socket.MSG_DONTWAIT)
+            except BlockingIOError:
+                return  # the thread tries again
+            except OSError:
+                self.pid1.outbox.clear()  # control is gone; its successor gets a snapshot
+                return
+            self.pid1.outbox.popleft()
 
     def _take(self, data: bytes, fds: list[int]) -> None:
         head = ffi.from_buffer("struct vg_head *", data)
