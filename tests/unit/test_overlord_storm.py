@@ -1,8 +1,8 @@
 """Everything at random and with a seed: commands, exits, leftovers, shortages, deaf services, time, kills of control.
 
 What must hold is checked all the way: nothing is spawned before what it requires is up, nothing is told to stop before
-what requires it is gone, no service runs twice, no token is used twice. And in the end, when all is let go quietly: every
-change has ended, nothing is on its way, nothing is up without what it requires, PID 1 holds nothing that nobody knows.
+what requires it is gone, no service runs twice, no token is used twice. And in the end, when all is let go quietly:
+every change has ended, nothing is on its way, nothing is up without what it requires, PID 1 holds nothing unknown.
 """
 
 from __future__ import annotations

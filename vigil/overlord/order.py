@@ -182,7 +182,8 @@ def _what(state: State) -> str:
         return f"is to be {'restarted' if state.next is Next.START else 'stopped'}"
     if state.phase is Phase.WAITING and state.waiting_for:
         return f"waits for {' and '.join(state.waiting_for)}"
-    return f"is {shown(state).value} ({state.cause})"
+    place = "in " if state.phase in (Phase.BACKOFF, Phase.ERROR) else ""
+    return f"is {place}{shown(state).value} ({state.cause})"
 
 
 def _reversed(edges: Mapping[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:

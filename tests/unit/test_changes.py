@@ -1,0 +1,112 @@
+"""Changes: their ends, what is written, who waits."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from vigil.model.errors import NotFound
+from vigil.model.states import ChangeStatus
+from vigil.overlord.changes import KEPT, Changes, view
+
+DONE, ERROR, HOLD = ChangeStatus.DONE, ChangeStatus.ERROR, ChangeStatus.HOLD
+
+
+def begun(*services: str) -> Changes:
+    changes = Changes((), None)
+    change = changes.new("start", "start things", "uid 0", "key", 1)
+    for service in services:
+        assert changes.add(change.id, service, "start")
+    return changes
+
+
+@pytest.mark.parametrize(
+    ("ends", "expected"),
+    [((DONE, DONE), DONE), ((DONE, HOLD), HOLD), ((HOLD, ERROR), ERROR), ((ERROR, DONE), ERROR), ((HOLD, HOLD), HOLD)],
+)
+def test_a_change_ends_with_its_last_task_and_is_as_bad_as_the_worst(
+    ends: tuple[ChangeStatus, ChangeStatus], expected: ChangeStatus
+) -> None:
+    changes = begun("a", "b")
+    changes.end_task(1, "a", ends[0], "", (), 5)
+    assert changes.get("1").status is ChangeStatus.DOING
+    changes.end_task(1, "b", ends[1], "", (), 6)
+    assert (changes.get("1").status, changes.get("1").ready_real_ns) == (expected, 6)
+
+
+def test_a_task_ends_once() -> None:
+    changes = begun("a", "b")
+    changes.end_task(1, "a", ERROR, "why", ("x", "y"), 5)
+    changes.end_task(1, "a", DONE, "", (), 6)
+    changes.end_task(9, "a", DONE, "", (), 6)
+    assert changes.get("1").tasks["a"].status is ERROR
+    assert view(changes.get("1")).err == "a: why; its last lines:\n  x\n  y"
+
+
+def test_no_task_is_added_twice_or_to_what_is_over() -> None:
+    changes = begun("a")
+    assert not changes.add(1, "a", "stop")
+    changes.end_task(1, "a", DONE, "", (), 5)
+    assert not changes.add(1, "b", "stop")
+    assert not changes.add(7, "b", "stop")
+
+
+def test_what_is_written_is_all_that_is_needed_to_go_on() -> None:
+    changes = begun("a", "b")
+    changes.end_task(1, "a", ERROR, "why", (), 5)
+    written = changes.writes()
+    changes.committed()
+    assert changes.writes() == {}
+    values = {key: value for key, value in written.items() if value is not None}
+    again = Changes.load(lambda prefix: [(k, v) for k, v in values.items() if k.startswith(prefix)], values.get)
+    assert [view(change) for change in again.all()] == [view(change) for change in changes.all()]
+    assert again.of_key("key") is again.get("1")
+    assert again.of_key(None) is None
+    assert again.new("stop", "", "", None, 7).id == 2
+
+
+def test_the_oldest_that_ended_go_and_their_keys_with_them() -> None:
+    changes = begun("a")
+    for number in range(KEPT):
+        changes.settle(changes.new("stop", "", "", f"key{number}", number), number)
+    assert changes.writes()["counter/change"] == str(KEPT + 1).encode()
+    changes.committed()
+    changes.settle(changes.new("stop", "", "", None, 9), KEPT)
+    assert changes.writes()["change/2"] is None
+    assert changes.of_key("key0") is None
+    with pytest.raises(NotFound):
+        changes.get("2")
+    assert changes.get("1").status is ChangeStatus.DOING, "what goes on is never dropped"
+
+
+def test_who_waits_is_told_only_what_is_in_the_journal() -> None:
+    async def scene() -> None:
+        changes = begun("a")
+        waiting = asyncio.create_task(changes.wait("1", None))
+        await asyncio.sleep(0)
+        changes.end_task(1, "a", DONE, "", (), 5)
+        await asyncio.sleep(0)
+        assert not waiting.done()
+        changes.committed()
+        assert (await waiting).status is DONE
+        assert (await changes.wait("1", None)).status is DONE
+
+    asyncio.run(scene())
+
+
+def test_a_wait_ends_at_its_timeout_with_the_change_as_it_is_and_leaves_nothing_behind() -> None:
+    async def scene() -> None:
+        changes = begun("a")
+        assert (await changes.wait("1", 0.01)).status is ChangeStatus.DOING
+        assert (await changes.wait("1", 0)).status is ChangeStatus.DOING
+        gone = asyncio.create_task(changes.wait("1", None))
+        await asyncio.sleep(0)
+        gone.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await gone
+        assert not changes._waiters
+        with pytest.raises(NotFound):
+            await changes.wait("2", 0)
+
+    asyncio.run(scene())
