@@ -307,6 +307,11 @@ def measure(
     return rows
 
 
+def digits(value: float) -> str:
+    """As many digits as tell something."""
+    return f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"
+
+
 def report(
     title: str,
     rows: Mapping[str, Mapping[str, Sequence[float]]],
@@ -323,8 +328,10 @@ def report(
         for number, (peer, values) in enumerate(peers.items()):
             median = statistics.median(values)
             ratio = f"{median / own:8.2f} x vigil" if own and peer != "vigil" else ""
-            scope = f"{min(values):.4g} to {max(values):.4g}"
-            print(f"  {row if number == 0 else '':34} {peer:12} {median:10.4g} {unit:5} ({scope}){ratio:>20}")
+            scope = f"({digits(min(values))} to {digits(max(values))})"
+            print(
+                f"  {row if number == 0 else '':34} {peer:12} {digits(median):>8} {unit:5} {scope:20} {ratio}".rstrip()
+            )
         if own is not None and goals and row in goals:
             comparison, goal = goals[row]
             reached = own <= goal if comparison == "<=" else own >= goal
