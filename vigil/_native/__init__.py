@@ -1,4 +1,4 @@
-"""The compiled half: structs of the wire, format and readers of logs. ``csrc/ext/ext.h`` and ``csrc/protocol.h`` say what there is."""
+"""The compiled half: structs of the wire, format and readers of logs (see csrc/protocol.h, ring.h, ext/ext.h)."""
 
 from __future__ import annotations
 
