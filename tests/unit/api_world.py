@@ -271,8 +271,9 @@ class World:
 
     def post(self, path: str, body: str, content_type: str | None = "application/json", headers: str = "") -> Answer:
         kind = f"Content-Type: {content_type}\r\n" if content_type else ""
-        size = len(body.encode())
-        return self.ask(f"POST {path} HTTP/1.1\r\nHost: v\r\n{kind}{headers}Content-Length: {size}\r\n\r\n{body}")
+        data = body.encode("utf-8", "surrogateescape")
+        head = f"POST {path} HTTP/1.1\r\nHost: v\r\n{kind}{headers}Content-Length: {len(data)}\r\n\r\n"
+        return self.ask(head.encode() + data)
 
 
 class Answer:

@@ -172,6 +172,8 @@ WRONG = [
     ("POST /v1/services HTTP/1.1", "", 400, "bad-request", "no body"),
     ("POST /v1/services HTTP/1.1", '{"action":', 400, "bad-request", "not JSON"),
     ("POST /v1/services HTTP/1.1", "[" * 100_000, 400, "bad-request", "cannot read the request"),
+    ("POST /v1/services HTTP/1.1", '{"\udcff":1}', 400, "bad-request", "not UTF-8"),
+    ("POST /v1/services HTTP/1.1", '{"action":"\udcff"}', 400, "bad-request", "not UTF-8"),
     ("POST /v1/services HTTP/1.1", "[]", 400, "bad-request", "object"),
     ("POST /v1/services HTTP/1.1", '{"action":"start","colour":1}', 400, "bad-request", "`colour`"),
     ("POST /v1/services HTTP/1.1", '{"services":["web"]}', 400, "bad-request", "`action`"),

@@ -6,6 +6,7 @@ import ast
 import inspect
 import json
 import os
+import random
 import select
 import socket
 import time
@@ -259,6 +260,70 @@ def test_a_head_of_the_full_size_is_read_in_one_piece_and_in_many(w: World) -> N
             assert read_answer(sock).status == 200
     longer = head.replace(b"Z: ", b"Z: z")
     assert w.ask(longer).status == 431
+
+
+@pytest.mark.parametrize(
+    ("head", "words"),
+    [
+        (b"POST / HTTP/1.1\r\nHost: v\r\nTransfer-Encoding: xchunked\r\n\r\n", 'Transfer-Encoding "xchunked"'),
+        (b"GET / HTTP/9.9\r\n\r\n", 'version "HTTP/9.9"'),
+        (b"G(T / HTTP/1.1\r\n\r\n", 'method "G(T"'),
+        (b"GET / HTTP/1.1\r\nHost : v\r\n\r\n", 'field "Host "'),
+    ],
+)
+def test_the_part_of_a_head_that_is_wrong_is_named(w: World, head: bytes, words: str) -> None:
+    assert w.ask(head).json["message"] == f"cannot read the request: its {words} makes no sense"
+
+
+SENSE = (
+    GET,
+    b"GET /v1/services?names=web&x=%zz HTTP/1.1\r\nHost: v\r\n\r\n",
+    post(38, b'{"action":"start","services":["web"]}  '),
+    b'POST /v1/services HTTP/1.1\r\nHost: v\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n{"act\r\n0\r\nX: y\r\n\r\n',
+    b"OPTIONS * HTTP/1.1\r\nHost: v\r\n\r\nCONNECT a:1 HTTP/1.1\r\nHost: v\r\n\r\n",
+NONSENSE = (*(bytes([byte]) for byte in b"\r\n\0 :%?{\xff"), b"\r\n", b"chunked", b"Content-Length: 5\r\n", b"9" * 30, b"-1")
+    b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+)
+NONSENSE = (
+    b"\r\n",
+    b"\n",
+    b"\0",
+    b" ",
+    b":",
+    b"%",
+    b"chunked",
+    b"Content-Length: 5\r\n",
+    b"\xff",
+    b"?",
+    b"{",
+    b"9" * 30,
+    b"-1",
+)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_random_nonsense_never_finds_a_bug(tmp_path: Path, seed: int, capfd: pytest.CaptureFixture[str]) -> None:
+    dice = random.Random(seed)
+    soon = dict.fromkeys(("head_seconds", "body_seconds", "idle_seconds", "drain_seconds"), 0.3)
+    with world(tmp_path, **soon) as w:
+        for _ in range(400):
+            text = bytearray(b"".join(dice.choice(SENSE) for _ in range(dice.randint(1, 3))))
+            for _ in range(dice.randint(0, 6)):
+                at = dice.randrange(len(text))
+                text[at : at + dice.randint(0, 8)] = dice.choice(NONSENSE) if dice.random() < 0.7 else bytes(1)
+            with w.connect() as sock:
+                sock.settimeout(0.02)
+                try:
+                    sock.sendall(text)
+                    if dice.random() < 0.3:
+                        sock.shutdown(socket.SHUT_WR)
+                    assert not sock.recv(9999).startswith(b"HTTP/1.1 500"), bytes(text)
+                except OSError:
+                    pass  # no answer yet, or cut off
+        assert w.get("/v1/system-info").status == 200
+        w.until(lambda: w.server.connections == 0)
+        assert all(follower.closed for follower in w.logs.all_followers)
+    assert capfd.readouterr().err == ""
 
 
 # Bodies.

@@ -266,8 +266,10 @@ def test_the_table_of_services_lines_up_and_shows_what_there_is(w: World) -> Non
     w.call(fill)
     done = vigil(w, "services")
     assert done.stdout.splitlines() == [
-        "Service                     Startup   Status    PID      Uptime  Restarts  "
-        "On-Success  On-Failure  Stop-Signal",
+        (
+            "Service                     Startup   Status    PID      Uptime  Restarts  "
+            "On-Success  On-Failure  Stop-Signal"
+        ),
         "a-service-with-a-long-name  enabled   active    42       2h 5m   12        restart     restart     SIGTERM",
         "db                          disabled  backoff   -        -       0         ignore      restart     SIGTERM",
         "web                         enabled   stopping  4194304  -       0         restart     restart     SIGRTMIN+3",
@@ -425,6 +427,10 @@ def test_a_log_cannot_command_the_terminal(w: World) -> None:
     line = "2026-03-21 12:00:00.000 [web] [stdout] \\x1b]0;owned\\x07\\r\\x9b2J\\x7f\\x00\ttab ü"
     assert seen.decode() == line + "\r\n"
     assert not set(seen) & (set(range(32)) - {9, 10, 13})
+    _, seen = OnTerminal(w, "logs", "--format", "json").finish()
+    assert json.loads(seen)["message"] == "\x1b]0;owned\x07\r\x9b2J\x7f\x00\ttab ü"
+    assert "ü" in seen.decode()
+    assert not {ord(character) for character in seen.decode()} & ({*range(32), *range(127, 160)} - {10, 13})
 
 
 def test_errors_cannot_command_the_terminal(w: World) -> None:

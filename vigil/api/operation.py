@@ -160,6 +160,8 @@ async def _read_body(req: falcon.asgi.Request, decoder: msgspec.json.Decoder[Req
         raise BadRequest(f"cannot read the request: {_plain(str(problem))}") from None
     except msgspec.DecodeError as problem:
         raise BadRequest(f"cannot read the request: its body is not JSON: {problem}") from None
+    except UnicodeDecodeError:
+        raise BadRequest("cannot read the request: its body is not UTF-8") from None
     except RecursionError:
         raise BadRequest("cannot read the request: its body is nested too deeply") from None
 

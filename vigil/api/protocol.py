@@ -34,6 +34,7 @@ from vigil.model.states import Access
 Send = Callable[[Event], Awaitable[None]]
 App = Callable[[dict[str, Any], Receive, Send], Awaitable[None]]
 
+_REFUSALS_EVERY = 60.0  # seconds between two warnings about refused connections
 _STALL_LOOKS = 6  # how often a stalled reader is looked at before it is cut
 _HALF_CLOSED_LOOK = 1.0  # seconds between looks whether a client that closed one direction closed the other too
 
@@ -121,13 +122,19 @@ class Worker:
         self.state: dict[str, Any] = {}
         self.settings = settings
         self.connections: set[Connection] = set()
+        self._refused_until = 0.0  # no word about refusals before that time
 
     def admits(self, caller: Caller) -> bool:
         """Whether there is room for one more: a flood of others leaves room for those who can end it."""
         room = self.settings.connections
         if caller.access is Access.ADMIN:
             room += self.settings.reserved
-        return len(self.connections) < room
+        if len(self.connections) < room:
+            return True
+        if self.loop.time() >= self._refused_until:
+            self._refused_until = self.loop.time() + _REFUSALS_EVERY
+            say.warn("vigil.api", f"refuses connections: there are {len(self.connections)} already", caller=caller)
+        return False
 
 
 class Connection(ASGIProtocol):  # type: ignore[misc] # gunicorn carries no types
@@ -260,7 +267,9 @@ class Connection(ASGIProtocol):  # type: ignore[misc] # gunicorn carries no type
     def _send_error_response(self, status: int, message: str, extra_headers: object = ()) -> None:
         """Say what is wrong with a request that never reached the app, in the same words as everywhere."""
         self._complained = True
-        self._safe_write(_plain_answer(status, f"cannot read the request: {message}" if status != 500 else _BUG))
+        part = _UNNAMED.get(type(sys.exc_info()[1]).__name__)
+        what = f'its {part} "{message}" makes no sense' if part else message
+        self._safe_write(_plain_answer(status, f"cannot read the request: {what}" if status != 500 else _BUG))
 
     def _close_transport(self) -> None:
         """Close, but let a client that may still be sending see why."""
@@ -431,6 +440,13 @@ class Answer:
             self._closers.pop()()
 
 
+# Errors of gunicorn's parser whose message is nothing but what stood there.
+_UNNAMED = {
+    "InvalidRequestMethod": "method",
+    "InvalidHTTPVersion": "version",
+    "InvalidHeaderName": "field",
+    "UnsupportedTransferCoding": "Transfer-Encoding",
+}
 _BUG = "cannot answer: this is a bug in vigild, and its log says more (vigil logs vigild)"
 
 

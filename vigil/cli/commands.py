@@ -49,7 +49,7 @@ def run(told: Arguments, client: Client, output: Output) -> int:
 def result(text: bytes, form: str, output: Output) -> int:
     """Print a result of the API as JSON or YAML, with all that it has, known here or not."""
     if form == "json":
-        output.raw(msgspec.json.format(text, indent=2) + b"\n")
+        output.json(msgspec.json.format(text, indent=2))
     else:
         import yaml
 

@@ -50,7 +50,7 @@ class _Printer:
 
     def show(self, entry: LogEntry) -> None:
         if self._json is not None:
-            self._output.raw(self._json.encode(entry) + b"\n")
+            self._output.json(self._json.encode(entry))
             return
         key = (entry.service, entry.stream)
         if entry.partial or self._begun:

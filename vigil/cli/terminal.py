@@ -22,6 +22,7 @@ _COLORS = {
 # What a terminal acts upon: C0, DEL and C1. A service must not be able to move the cursor of whoever reads its log.
 _CONTROLS = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160)) if code != 9}
 _CONTROLS.update({10: "\\n", 13: "\\r"})
+_JSON_CONTROLS = {code: f"\\u{code:04x}" for code in range(128, 160)}
 
 
 class Output:
@@ -38,9 +39,15 @@ class Output:
             self._stream.write(self.safe(text).encode("utf-8", "replace") + b"\n")
 
     def raw(self, text: bytes) -> None:
-        """Write bytes that have no controls in them (JSON escapes its own)."""
+        """Write bytes as they are."""
         if self._stream is not None:
             self._stream.write(text)
+
+    def json(self, text: bytes) -> None:
+        """Write JSON and a line end. JSON escapes C0 by itself, but neither DEL nor C1."""
+        if self.terminal and not text.isascii():
+            text = text.decode("utf-8", "replace").translate(_JSON_CONTROLS).encode()
+        self.raw(text.replace(b"\x7f", b"\\u007f") + b"\n")
 
     def flush(self) -> None:
         """Write out what is held back."""
