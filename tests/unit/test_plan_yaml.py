@@ -234,3 +234,19 @@ i: >-
     monkeypatch.setattr(tree, "_parser", tree._python_parser)
     assert first is not None
     assert tree.parse("f", content, Problems()) == first
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "services:\n" + "".join(f"  s{n}: {{after: [t{n}], nice: x, kil: 3}}\n" for n in range(5_000)),
+        "services:\n" + "".join(f"  s{n}: {{after: [s{n ^ 1}]}}\n" for n in range(10_000)),
+        "services:\r  a:\r    environment:\r" + "".join(f"      K{n}: v #x\r" for n in range(20_000)),
+        "services:\n  a:\n" + "".join(f"    kil{n}: 3\n" for n in range(20_000)),
+    ],
+    ids=["wrong names", "cycles", "comments", "unknown keys"],
+)
+def test_a_file_full_of_mistakes_is_judged_in_seconds(text: str) -> None:
+    started = time.monotonic()
+    assert problems(text, check=True) if "\r" not in text else plan(text).warnings
+    assert time.monotonic() - started < 10

@@ -114,7 +114,7 @@ def _user(request: Request) -> tuple[str, int, int, str] | None:
                 raise _Refused("user-id", why)
         elif request.user_id is not None:
             entry = pwd.getpwuid(request.user_id)
-    except KeyError:
+    except (KeyError, ValueError):  # ValueError: a text that no user database could hold
         if request.user is None:
             return None
         number = request.user.isascii() and request.user.isdigit()
@@ -133,7 +133,7 @@ def _group(request: Request) -> int | None:
 
     try:
         number = grp.getgrnam(request.group).gr_gid
-    except KeyError:
+    except (KeyError, ValueError):
         numeric = request.group.isascii() and request.group.isdigit()
         hint = f" (write group-id: {request.group} if it is a number)" if numeric else ""
         raise _Refused("group", f"there is no group {quote(request.group)}{hint}") from None

@@ -46,10 +46,10 @@ def order(plan: Plan) -> dict[str, tuple[int, int]]:
 def cycles(waits: Mapping[str, frozenset[str]]) -> list[tuple[str, ...]]:
     """One cycle for every group of services that wait for each other: ``("a", "b", "a")`` is a waits for b, b for a."""
     found: list[tuple[str, ...]] = []
+    position = {name: index for index, name in enumerate(waits)}
     for group in _knots(waits):
-        members = set(group)
-        start = next(name for name in waits if name in members)
-        found.append(_shortest_way_back(start, waits, members))
+        start = min(group, key=position.__getitem__)
+        found.append(_shortest_way_back(start, waits, set(group)))
     return found
 
 

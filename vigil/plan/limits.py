@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from vigil.model.suggest import hint, quote
+from vigil.model.suggest import quote
 from vigil.plan.problems import Problems
 from vigil.plan.tree import Mapping, Node, Scalar
 from vigil.plan.types import RLIM_INFINITY
@@ -30,7 +30,7 @@ def parse(node: Node, at: str, problems: Problems) -> tuple[tuple[int, int, int]
             continue
         resource = resources.get(fold(entry.key))
         if resource is None:
-            problems.error(entry.place, at, f"{quote(entry.key)} is not a limit{hint(entry.key, resources)}")
+            problems.error(entry.place, at, f"{quote(entry.key)} is not a limit{problems.hint(entry.key, resources)}")
             continue
         if resource in found:
             problems.error(entry.place, at, f"duplicate limit {quote(entry.key)} (it is there under another spelling)")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from vigil.model.suggest import hint, quote
+from vigil.model.suggest import quote
 from vigil.plan import services
 from vigil.plan.accounts import Request
 from vigil.plan.fields import ALERT_SETTINGS, CHECK_KINDS, KINDS, SERVICE_LATER, TOP
@@ -93,13 +93,13 @@ def _judge_others(merged: Merged, problems: Problems) -> None:
         for entry in probe.entries if isinstance(probe, Mapping) else ():
             name = entry.value
             if entry.key.replace("_", "-") == "service-context" and isinstance(name, Scalar) and name.text not in known:
-                text = f"there is no service {quote(name.text)}{hint(name.text, known)}"
+                text = f"there is no service {quote(name.text)}{problems.hint(name.text, known)}"
                 problems.error(name.place, f"checks.{item.name}.exec.service-context", text)
     for item in merged.kinds["alerts"].values():
         watched = item.fields.get("on-check")
         for name in watched.items if isinstance(watched, Sequence) else ():
             if isinstance(name, Scalar) and name.text not in checks:
-                text = f"there is no check {quote(name.text)}{hint(name.text, checks)}"
+                text = f"there is no check {quote(name.text)}{problems.hint(name.text, checks)}"
                 problems.error(name.place, f"alerts.{item.name}.on-check", text)
 
 

@@ -5,7 +5,7 @@ A problem is a line ``FILE:LINE:COL: FIELD: what is wrong (the fix)``. This modu
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 import msgspec
 
@@ -13,6 +13,10 @@ from vigil.model.errors import PlanError
 from vigil.model.suggest import hint, quote
 
 _FIELD_MAX = 200
+
+# Looking for the nearest word takes time that grows with both: a hundred times a thousand words is about a second.
+_HINTS_MAX = 100
+_KNOWN_MAX = 1000
 
 
 class Place(msgspec.Struct, frozen=True):
@@ -33,6 +37,7 @@ class Problems:
         self.broken = False
         """Whether a part of the plan could not even be taken apart: references to it cannot be judged."""
         self._files = {file: index for index, file in enumerate(files)}
+        self._hints_left = _HINTS_MAX
         self._errors: dict[str, Place] = {}
         self._unknown: dict[str, Place] = {}
         self._warnings: dict[str, Place] = {}
@@ -45,9 +50,16 @@ class Problems:
         """Something that is probably not meant as it stands."""
         self._warnings[_line(place, field, text)] = place
 
-    def unknown_key(self, place: Place, field: str, key: str, known: Iterable[str]) -> None:
+    def hint(self, word: str, known: Collection[str]) -> str:
+        """The nearest right word, for the end of a message. Only the first wrong words of a file get one."""
+        if not self._hints_left or len(known) > _KNOWN_MAX:
+            return ""
+        self._hints_left -= 1
+        return hint(word, known)
+
+    def unknown_key(self, place: Place, field: str, key: str, known: Collection[str]) -> None:
         """A key that nobody reads: a warning, or an error where the plan is only checked."""
-        self._unknown[_line(place, field, f"unknown key {quote(key)}{hint(key, known)}")] = place
+        self._unknown[_line(place, field, f"unknown key {quote(key)}{self.hint(key, known)}")] = place
 
     def conclude(self, *, check: bool) -> tuple[str, ...]:
         """The warnings, or PlanError with all errors."""

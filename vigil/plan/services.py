@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from vigil.model.suggest import hint, quote
+from vigil.model.suggest import quote
 from vigil.plan import env_file, graph
 from vigil.plan.accounts import Request
 from vigil.plan.fields import SERVICE, SERVICE_LATER
@@ -105,7 +105,7 @@ def _from_files(
         if content is None:
             why = outside.unread.get(path, "it was not read with the plan")
             place = _item_place(item, "env-file", path)
-            problems.error(place, f"services.{item.name}.env-file", f"cannot read {quote(path)}: {why}")
+            problems.error(place, f"services.{item.name}.env-file", f"cannot read {path}: {why}")
             continue
         if path not in cache:
             cache[path] = env_file.parse(path, content, problems)
@@ -142,11 +142,11 @@ def _judge_names(item: Item, services: Collection[str], checks: Collection[str],
             if entry.text == item.name:
                 problems.error(entry.place, f"{at}.{key}", "the service names itself, which is a cycle of one")
             elif entry.text not in services:
-                text = f"there is no service {quote(entry.text)}{hint(entry.text, services)}"
+                text = f"there is no service {quote(entry.text)}{problems.hint(entry.text, services)}"
                 problems.error(entry.place, f"{at}.{key}", text)
     for key, name, place in _check_names(item):
         if name not in checks:
-            problems.error(place, f"{at}.{key}", f"there is no check {quote(name)}{hint(name, checks)}")
+            problems.error(place, f"{at}.{key}", f"there is no check {quote(name)}{problems.hint(name, checks)}")
 
 
 def _check_names(item: Item) -> list[tuple[str, str, Place]]:
@@ -167,9 +167,15 @@ def _judge_cycles(items: dict[str, Item], services: dict[str, Service], problems
         first, second = cycle[0], cycle[1]
         for name, key, other in ((first, "after", second), (first, "requires", second), (second, "before", first)):
             if other in getattr(services[name], key):
-                text = f"dependency cycle: {' -> '.join(cycle)} (each waits for the next)"
+                text = f"dependency cycle: {_chain(cycle)} (each waits for the next)"
                 problems.error(_item_place(items[name], key, other), f"services.{name}.{key}", text)
                 break
+
+
+def _chain(cycle: tuple[str, ...]) -> str:
+    if len(cycle) > 50:
+        cycle = (*cycle[:40], f"({len(cycle) - 48} more)", *cycle[-8:])
+    return " -> ".join(cycle)
 
 
 def _item_place(item: Item, key: str, text: str) -> Place:

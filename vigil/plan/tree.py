@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 
 import msgspec
 
-from vigil.model.suggest import hint, quote
+from vigil.model.suggest import quote
 from vigil.plan import explain
 from vigil.plan.problems import Place, Problems
 
@@ -20,6 +20,8 @@ NODES_MAX = 100_000
 
 DEPTH_MAX = 100
 """The deepest nesting of a file."""
+
+_COMMENT_MAX = 200  # characters of a comment behind a value that are looked at and shown
 
 NULLS = frozenset(("", "~", "null", "Null", "NULL"))
 
@@ -166,14 +168,15 @@ class _Builder:
             self._error(place, "holds a character that no argument, variable or path can have (NUL, half a surrogate)")
             value = value.encode("utf-8", "replace").decode().replace("\0", "?")
         plain = event.style in (None, "")
-        comment = ""
-        if plain and self.has_comments:
-            at = event.end_mark.index
-            end = self.text.find("\n", at)
-            rest = self.text[at:end] if end >= 0 else self.text[at:]
-            comment = rest.rstrip() if rest.lstrip(" \t").startswith("#") else ""
+        comment = self._comment_at(event.end_mark.index) if plain and self.has_comments else ""
         is_null = (plain and value in NULLS and event.tag not in _STRING_TAGS) or event.tag == _TAG + "null"
         self._add(Scalar(place, value, is_null, plain, comment), event.anchor)
+
+    def _comment_at(self, at: int) -> str:
+        if self.text[at : at + 1] not in (" ", "\t"):
+            return ""
+        rest = self.text[at : at + _COMMENT_MAX].splitlines()[0]
+        return rest.rstrip() if rest.lstrip(" \t").startswith("#") else ""
 
     def _open(self, event: Any, is_mapping: bool) -> None:
         place = self._place(event)
@@ -204,7 +207,10 @@ class _Builder:
         elif event.anchor in self.anchors:
             self._stop(place, f"alias {quote('*' + event.anchor)} is part of what it stands for")
         else:
-            self._stop(place, f"alias {quote('*' + event.anchor)} has no anchor{hint(event.anchor, self.anchors)}")
+            self._stop(
+                place,
+                f"alias {quote('*' + event.anchor)} has no anchor{self.problems.hint(event.anchor, self.anchors)}",
+            )
 
     def _add(self, node: Node, anchor: str | None) -> None:
         if anchor:

@@ -5,13 +5,13 @@ Nodes that are null never come here: null removes a key, and merging has done th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection
 from enum import Enum
 from typing import Any, TypeVar
 
 from vigil.model import duration as durations
 from vigil.model import signals
-from vigil.model.suggest import hint, quote
+from vigil.model.suggest import quote
 from vigil.plan import words
 from vigil.plan.problems import Problems
 from vigil.plan.tree import Entry, Mapping, Node, Scalar, Sequence
@@ -127,7 +127,7 @@ def choice(*options: str) -> Parser[str]:
         if text is None or text in options:
             return text
         meant = _SWITCHES.get(text.lower())
-        fix = f" (write {meant})" if meant in options else hint(text, options)
+        fix = f" (write {meant})" if meant in options else problems.hint(text, options)
         problems.error(node.place, at, f"{quote(text)} is not {expected}{fix}")
         return None
 
@@ -252,11 +252,10 @@ def one_or_listed(item: Parser[T]) -> Parser[tuple[T, ...]]:
 
 
 def keyed(
-    node: Mapping, known: Iterable[str], at: str, problems: Problems, aliases: dict[str, str] | None = None
+    node: Mapping, known: Collection[str], at: str, problems: Problems, aliases: dict[str, str] | None = None
 ) -> dict[str, Entry]:
     """The entries of a mapping whose keys are ours: kebab-case or snake_case, none twice, unknown ones left out."""
     found: dict[str, Entry] = {}
-    known = tuple(known)
     prefix = f"{at}." if at else ""
     for entry in node.entries:
         key = entry.key.replace("_", "-")

@@ -1,0 +1,124 @@
+"""Whatever a layer holds, loading it gives a plan or problems, never anything else."""
+
+from __future__ import annotations
+
+import random
+
+import msgspec
+import pytest
+
+from vigil.model.errors import PlanError
+from vigil.plan import Sources, accounts, graph, load, tree
+from vigil.plan.fields import ALERT, CHECK, IDENTITY, SERVICE
+from vigil.plan.merge import merge
+from vigil.plan.problems import Problems
+from vigil.plan.services import outside_of
+
+VALUES = (
+    *("x", "", "~", "null", "[]", "{}", "[a]", "{a: b}", "5s", "-1", "0", "1e9", "'it'", '"q\\n"', "*a", "&a x", "<<"),
+    *("&b [*b]", "|\n   t", "infinity", "none", "[HUP]", "notify", "# c", "a #b", "!!str 5", "!x y", "true", "yes"),
+    *("{check: k}", "/x", "'[ a ]'", "a [ b ]", '"\\0"', '"\\ud800"', "'\n'", "ä", "\U0001f600", "[~]", "[[a]]"),
+    *("{? [a] : b}", "{nofile: 1:2}", "a,b", "%", "@", "`", "-", "- a", "?", "'", '"', "\t", "[a, b, c]", "enabled"),
+)
+GOOD = {
+    "summary": "x",
+    "command": "x 'y'",
+    "after": "[a]",
+    "requires": "[b]",
+    "before": "[c]",
+    "kill-delay": "3s",
+    "environment": "{A: b}",
+    "stop-signal": "USR1",
+    "nice": "3",
+    "umask": "022",
+    "limits": "{nofile: 5}",
+    "user-id": "0",
+    "env-file": "/e",
+    "type": "oneshot",
+    "http": "{url: x}",
+    "level": "alive",
+    "access": "read",
+}
+BITS = (
+    *(b":", b"\n", b" ", b"\t", b"#", b"'", b'"', b"- ", b"&a ", b"*a", b"\r\n", b"\xc2\x85", b"\xe2\x80\xa8"),
+    *(b"---\n", b"{", b"[", b"}", b"]", b",", b"|", b">", b"!", b"%", b"<<: ", b"\xff", b"\0"),
+)
+
+
+def _generated(dice: random.Random, wild: float) -> str:
+    """A layer. ``wild`` 0 is one that is right, but perhaps for cycles."""
+    lines = []
+    for kind, keys in (("services", SERVICE), ("checks", CHECK), ("alerts", ALERT), ("identities", IDENTITY)):
+        if kind != "services" and dice.random() < 0.6:
+            continue
+        lines.append(f"{kind}:")
+        for name in dice.sample(["d", "e", "f"], 2) + (
+            ["vigild", "a b", "~", "'1'", "<<"] if wild > dice.random() else []
+        ):
+            lines.append(f"  {name}:" + (f" &s{dice.randrange(3)}" if wild > dice.random() else ""))
+            for key in dice.sample([*keys, "override_mode", "unknown"], 5):
+                if key in GOOD and wild < dice.random():
+                    lines.append(f"    {key}: {GOOD[key]}")
+                elif wild > dice.random():
+                    lines.append(f"    {key}: {dice.choice(VALUES)}")
+            if wild > dice.random():
+                lines.append(f"    <<: *s{dice.randrange(3)}")
+            if kind == "checks":
+                lines.append("    tcp: {port: 1}")
+            if lines[-1] == f"  {name}:":
+                lines.append("    summary: x")
+    return "\n".join(lines)
+
+
+def _mutated(dice: random.Random, content: bytes) -> bytes:
+    data = bytearray(content)
+    for _ in range(dice.choice((0, 0, 1, 2, 4))):
+        at = dice.randrange(len(data) + 1)
+        match dice.randrange(4):
+            case 0:
+                del data[at : at + dice.randrange(1, 20)]
+            case 1:
+                data[at:at] = dice.choice(VALUES).encode()
+            case 2:
+                data[at:at] = data[dice.randrange(len(data) + 1) :][: dice.randrange(40)]
+            case _:
+                data[at:at] = dice.choice(BITS)
+    return bytes(data)
+
+
+@pytest.mark.parametrize("parser", ["libyaml", "python"])
+@pytest.mark.parametrize("seed", range(4))
+def test_random_layers_make_a_plan_or_problems(parser: str, seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    if parser == "python":
+        monkeypatch.setattr(tree, "_parser", tree._python_parser)
+    dice = random.Random(seed)
+    good = bad = 0
+    for _ in range(400 if parser == "libyaml" else 100):
+        wild = dice.choice((0.0, 0.05, 0.3))
+        texts = [_generated(dice, wild).encode() for _ in range(dice.randrange(1, 3))]
+        if wild:
+            texts = [_mutated(dice, text) for text in texts]
+        texts.insert(0, b"services: {a: {}, b: {}, c: {}}\nchecks: {k: {tcp: {port: 1}}}")
+        layers = tuple((f"/l/{number}.yaml", text) for number, text in enumerate(texts))
+        files, requests = outside_of(merge(layers, Problems()))
+        sources = Sources(
+            directory="/l",
+            layers=layers,
+            env_files=tuple((path, b"A=1") for path in files),
+            accounts=accounts.resolve(requests, accounts.Own(0, 0, may_set_uid=True, may_set_gid=True)),
+        )
+        try:
+            plan = load(sources, check=dice.random() < 0.2)
+        except PlanError as error:
+            bad += 1
+            lines: tuple[str, ...] = error.problems
+            assert lines, layers
+        else:
+            good += 1
+            lines = plan.warnings
+            order = graph.order(plan)
+            assert all(order[need][1] < order[name][1] for name, needs in graph.needs(plan).items() for need in needs)
+            msgspec.msgpack.encode(plan)
+        assert all(line.isprintable() and line.startswith("/l") for line in lines), layers
+    assert good > 10
+    assert bad > 10
