@@ -126,7 +126,7 @@ class FakeFollower:
             self.put(entry)
 
     def put(self, entry: api.LogEntry) -> None:
-        if entry.service in self.names:
+        if entry.service in self.names or (not self.names and entry.service != "vigild"):
             self.chunks.put_nowait(self.render(entry))
 
     def render(self, entry: api.LogEntry) -> bytes:
@@ -170,6 +170,7 @@ class FakeLogs:
             follower.put(entry)
 
     def _pick(self, names: Sequence[str], n: int, since: int | float | None) -> list[api.LogEntry]:
+        names = names or ["db", "web"]
         found = [e for e in self.entries if e.service in names and not (isinstance(since, int) and e.seq <= since)]
         return found[len(found) - n :] if n < len(found) else found
 

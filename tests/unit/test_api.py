@@ -380,12 +380,12 @@ def test_what_follow_asks_for(w: World) -> None:
     begin("", "Last-Event-ID: another-boot-17\r\n")
     everything = 10_000_000
     assert w.logs.asked == [
-        ("follow", ["db", "web"], "json", 0, None),
+        ("follow", [], "json", 0, None),
         ("follow", ["web"], "ndjson", 3, None),
-        ("follow", ["db", "web"], "text", everything, 5),
-        ("follow", ["db", "web"], "json", 2, 5),
-        ("follow", ["db", "web"], "json", everything, 17),
-        ("follow", ["db", "web"], "json", everything, 0),
+        ("follow", [], "text", everything, 5),
+        ("follow", [], "json", 2, 5),
+        ("follow", [], "json", everything, 17),
+        ("follow", [], "json", everything, 0),
     ]
     assert w.get("/v1/logs/follow", "Last-Event-ID: nonsense\r\n").status == 400
 

@@ -68,7 +68,7 @@ class FollowLogs(Noun):
     async def on_get(self, call: Call[FollowQuery, None]) -> Stream:
         """Follow. The place is fixed here, before the head of the answer is sent: nothing written after is missed."""
         query = call.query
-        names = _names(query.services, self._overlord, self._logs)
+        names = _names(query.services, self._overlord, self._logs) if query.services else []  # and what is to come
         since = _since(query.since)
         n = query.n if query.n is not None else (0 if since is None else EVERYTHING)
         last = call.request.get_header("Last-Event-ID")

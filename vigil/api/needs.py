@@ -68,6 +68,8 @@ class Follower(Protocol):
 class Logs(Protocol):
     """Whoever reads the logs."""
 
+    boot_id: str  # for the ids of events
+
     def names(self) -> list[str]:
         """All logs there are, ``vigild`` included."""
 
@@ -75,4 +77,4 @@ class Logs(Protocol):
         """The last ``n`` entries of these logs, oldest first; ``since`` is a seq (exclusive) or a time (inclusive)."""
 
     def follow(self, names: Sequence[str], format: str, n: int, since: int | float | None) -> Follower:  # noqa: A002
-        """Begin to follow these logs, now, after a replay of at most ``n`` entries."""
+        """Begin to follow these logs (all but ``vigild``, for none) now, after a replay of at most ``n`` entries."""

@@ -43,6 +43,7 @@ async def serve(
 ) -> Server:
     """Serve ``listeners`` (bound stream sockets) on the running loop. They are closed with the server, not unlinked."""
     loop = asyncio.get_running_loop()
+    logs.boot_id = overlord.boot_id
     resolved = (settings or Settings()).resolved()
     worker = Worker(build(overlord, logs, resolved), resolved, loop)
     servers = [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import time
 
 import msgspec
@@ -48,6 +49,9 @@ def act(told: Arguments, client: Client, output: Output) -> int:
 def _wait(change: api.Change, told: Arguments, client: Client) -> api.Change:
     began = time.monotonic()
     progress = Progress()
+    interrupt = signal.getsignal(signal.SIGINT)
+    if interrupt is not signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # there is something to say then
     try:
         while not ended(change):
             look = _LOOK_ON_TERMINAL if progress else _LOOK
@@ -70,6 +74,7 @@ def _wait(change: api.Change, told: Arguments, client: Client) -> api.Change:
         raise
     finally:
         progress.clear()
+        signal.signal(signal.SIGINT, interrupt)
     return change
 
 

@@ -1,20 +1,28 @@
 """The entry point of ``vigil``: exit codes, and one line for whatever goes wrong.
 
 Everything is imported where it is needed: Ctrl-C during an import is Ctrl-C too, and ``--version`` needs nothing.
+
+Ctrl-C ends the process on the spot. As an exception it can come up where Python swallows it (seen in a callback of the
+import machinery), and there is nothing to clean up; only while waiting for a change there is something to say.
 """
 
 from __future__ import annotations
 
 import os
+import signal
 import sys
+
+_INTERRUPTED = 130
 
 
 def main() -> int:
     """Run the command line of this process; its exit code."""
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # not where it is ignored: nohup, sh -c "... &"
+        signal.signal(signal.SIGINT, lambda *_: os._exit(_INTERRUPTED))
     try:
         return _run(sys.argv[1:])
     except KeyboardInterrupt:
-        return 130
+        return _INTERRUPTED
     except BrokenPipeError:
         # Whoever read our output has seen enough. Python would complain at exit, when it flushes what is left.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
