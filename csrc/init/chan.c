@@ -25,6 +25,14 @@ int chan_take_fd(struct chan_message *message, int index) {
     return fd;
 }
 
+/* musl's CMSG_NXTHDR converts signs inside; that warning is not about us. */
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wsign-conversion"
+static struct cmsghdr *next_part(struct msghdr *header, struct cmsghdr *part) {
+    return CMSG_NXTHDR(header, part);
+}
+#pragma GCC diagnostic pop
+
 int chan_receive(int fd, struct chan_message *message) {
     union { struct cmsghdr head; char bytes[CMSG_SPACE(sizeof(int) * 16)]; } control;
     struct iovec part = {message->words, sizeof message->words};
@@ -35,7 +43,7 @@ int chan_receive(int fd, struct chan_message *message) {
     do n = recvmsg(fd, &header, MSG_DONTWAIT | MSG_CMSG_CLOEXEC); while (n < 0 && errno == EINTR);
     if (n < 0) return errno == EAGAIN || errno == EWOULDBLOCK ? CHAN_EMPTY : CHAN_CLOSED;
     int bad = 0;
-    for (struct cmsghdr *c = CMSG_FIRSTHDR(&header); c; c = CMSG_NXTHDR(&header, c)) {
+    for (struct cmsghdr *c = CMSG_FIRSTHDR(&header); c; c = next_part(&header, c)) {
         if (c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS) { bad = 1; continue; }
         size_t count = (c->cmsg_len - CMSG_LEN(0)) / sizeof(int);
         for (size_t i = 0; i < count; i++) {
@@ -70,11 +78,11 @@ int chan_send(int fd, const void *bytes, const int *fds, int count) {
     if (count > 0) {
         memset(&control, 0, sizeof control);
         header.msg_control = control.bytes;
-        header.msg_controllen = CMSG_SPACE(sizeof(int) * (size_t)count);
+        header.msg_controllen = (socklen_t)CMSG_SPACE(sizeof(int) * (size_t)count);
         struct cmsghdr *c = CMSG_FIRSTHDR(&header);
         c->cmsg_level = SOL_SOCKET;
         c->cmsg_type = SCM_RIGHTS;
-        c->cmsg_len = CMSG_LEN(sizeof(int) * (size_t)count);
+        c->cmsg_len = (socklen_t)CMSG_LEN(sizeof(int) * (size_t)count);
         memcpy(CMSG_DATA(c), fds, sizeof(int) * (size_t)count);
     }
     ssize_t n;

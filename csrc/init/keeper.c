@@ -185,6 +185,13 @@ static bool write_number(const char *path, int32_t value) {
     return done;
 }
 
+/* glibc's setrlimit takes an enum of its own, musl's an int. */
+#ifdef __GLIBC__
+#define RESOURCE(number) ((__rlimit_resource_t)(number))
+#else
+#define RESOURCE(number) ((int)(number))
+#endif
+
 static void set_limits(void) {
     struct rlimit limit = {(rlim_t)job.nofile_soft, (rlim_t)job.nofile_hard};
     if (setrlimit(RLIMIT_NOFILE, &limit) != 0) failed(VG_STEP_LIMIT);
@@ -193,7 +200,7 @@ static void set_limits(void) {
     (void)setrlimit(RLIMIT_LOCKS, &limit);
     for (uint32_t i = 0; i < job.spawn->limits; i++) {
         limit = (struct rlimit){(rlim_t)job.limits[i].soft, (rlim_t)job.limits[i].hard};
-        if (setrlimit(job.limits[i].resource, &limit) != 0) failed(VG_STEP_LIMIT);
+        if (setrlimit(RESOURCE(job.limits[i].resource), &limit) != 0) failed(VG_STEP_LIMIT);
     }
 }
 
