@@ -61,7 +61,7 @@ struct journal {
     uint32_t held_which, held_length;
     uint32_t flags, end;
     int64_t off;                    /* written by the kernel: where the stage ends */
-    uint32_t read_size, padding;    /* INTAKE_READ: how much is read, and what its last bytes were before */
+    uint32_t read_size, told;       /* INTAKE_READ: how much is read, and what its last bytes were before; that it is read was said */
     unsigned char canary[CANARY];
     uint64_t next_seq;
     uint32_t logs_top, streams_top; /* entries from there on were never used, and have no pages */
@@ -742,6 +742,32 @@ static void find_whole(struct log *log)
     }
 }
 
+/* Whether splice() into J works here and tells how far it came. Uses the stage: only while no intake is open. */
+static bool splice_works(void)
+{
+    int ends[2];
+    bool works;
+
+    if (pipe2(ends, O_CLOEXEC) < 0)
+        return false;
+    journal->off = (int64_t)offsetof(struct journal, stage);
+    works = write(ends[1], "", 1) == 1 && splice(ends[0], NULL, boot.journal, &journal->off, 1, SPLICE_F_NONBLOCK) == 1
+        && journal->off == (int64_t)offsetof(struct journal, stage) + 1;
+    close(ends[0]);
+    close(ends[1]);
+    return works;
+}
+
+/* Chooses how output is taken in this life. */
+static void choose_intake(void)
+{
+    by_read = !splice_works();
+    if (by_read && !journal->told) {
+        journal->told = 1;
+        say(VG_WARN, target, "cannot splice into memory here: output is read, and up to a line may be lost or doubled if logger is killed");
+    }
+}
+
 /* All streams are here: finishes what a predecessor had begun, and begins. */
 static void recover(void)
 {
@@ -764,6 +790,7 @@ static void recover(void)
             __atomic_store_n(&journal->state, INTAKE_IDLE, __ATOMIC_SEQ_CST);
         }
     }
+    choose_intake();
     held_back = false;
     for (uint32_t index = 0; index < journal->streams_top; index++) {
         struct kept_stream *kept = &journal->streams[index];
@@ -940,27 +967,6 @@ static void sweep(void)
         let_pages_go(index);
 }
 
-/* Whether splice() into J works here and tells how far it came. */
-static bool splice_works(void)
-{
-    int ends[2];
-    bool works;
-
-    if (pipe2(ends, O_CLOEXEC) < 0)
-        return false;
-    if (journal->state != INTAKE_IDLE) {    /* the stage and `off` are in use: what a predecessor began is to be finished as it was begun */
-        close(ends[0]);
-        close(ends[1]);
-        return journal->state == INTAKE_OPEN;
-    }
-    journal->off = (int64_t)offsetof(struct journal, stage);
-    works = write(ends[1], "", 1) == 1 && splice(ends[0], NULL, boot.journal, &journal->off, 1, SPLICE_F_NONBLOCK) == 1
-        && journal->off == (int64_t)offsetof(struct journal, stage) + 1;
-    close(ends[0]);
-    close(ends[1]);
-    return works;
-}
-
 static void set_up(void)
 {
     static const char *const names[2] = { "stdout", "stderr" };
@@ -987,9 +993,6 @@ static void set_up(void)
             logs[number].ring.fd = -1;
         }
     held_back = true;
-    by_read = !splice_works();
-    if (by_read)
-        say(VG_WARN, target, "cannot splice into memory here: output is read, and up to a line may be lost or doubled if logger is killed");
     poller = epoll_create1(EPOLL_CLOEXEC);
     if (poller < 0 || epoll_ctl(poller, EPOLL_CTL_ADD, boot.link, &event) < 0)
         die("cannot poll");

@@ -608,7 +608,9 @@ static void fall_back(struct sink *sink, uint64_t now)
 {
     struct sink_intent *intent = sink->intent;
 
-    say(VG_WARN, target, "cannot splice to %s: lines are written one by one, and one may be lost or doubled if logger is killed", sink->name);
+    if (!intent->told)
+        say(VG_WARN, target, "cannot splice to %s: lines are written one by one, and one may be lost or doubled if logger is killed", sink->name);
+    intent->told = 1;
     sink->mode = SINK_WRITE;
     intent->done = intent->size - in_pipe(sink);
     set_state(intent, INTENT_WRITE);
@@ -696,6 +698,10 @@ bool sink_open(struct sink *sink)
         return true;
     }
     sink->mode = S_ISREG(status.st_mode) && flags & O_APPEND ? SINK_APPEND : SINK_SPLICE;
+    if (sink->mode == SINK_APPEND && !sink->intent->told) {
+        sink->intent->told = 1;
+        say(VG_INFO, target, "%s is a file opened for appending: exact as long as only vigild writes to it", sink->name);
+    }
     size = fcntl(sink->pipe_write, F_GETPIPE_SZ);
     sink->pages = size < page ? 1 : (uint32_t)(size / page);
     if (sink->pages > SINK_PAGES_MAX)

@@ -57,6 +57,7 @@ struct sink_intent {
     uint32_t size;                  /* bytes of the batch */
     uint32_t done;                  /* APPEND, WRITE: bytes that are out */
     uint32_t count;                 /* of next[] */
+    uint32_t told, padding;         /* said once a boot: that it is written to, or how */
     uint64_t file_size;             /* APPEND: of the file before the batch */
     struct open_line open, next_open;
     struct lane_next skip;

@@ -1,11 +1,11 @@
 /*
  * logger_alone.c - logger without PID 1: the test is PID 1, and hands over what PID 1 would, as descriptor numbers.
  *
- * logger_alone LINK JOURNAL READ0 WRITE0 READ1 WRITE1 SINK0 SINK1 RING STALL_MS DIAGNOSTICS [no-splice]
+ * logger_alone LINK JOURNAL READ0 WRITE0 READ1 WRITE1 SINK0 SINK1 RING STALL_MS DIAGNOSTICS [no-splice | no-splice-in]
  * logger_alone size                prints logger_journal_size()
  * logger_alone ring NAME LINES BYTES LINK    makes a log and sends its descriptor over LINK
  *
- * no-splice: every splice() fails with EINVAL, as on a kernel or under a filter that does not have it.
+ * no-splice: every splice() fails with EINVAL, as on a kernel or under a filter that does not have it. no-splice-in: those into J.
  */
 #include <errno.h>
 #include <linux/audit.h>
@@ -25,15 +25,23 @@
 #include "../../csrc/init/ring.h"
 #include "../../csrc/init/say.h"
 
-static void forbid_splice(void)
+static void forbid_splice(int into)
 {
-    struct sock_filter code[] = {
+    struct sock_filter all[] = {
         BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
         BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_splice, 0, 1),
         BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EINVAL),
         BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
     };
-    struct sock_fprog program = { sizeof code / sizeof code[0], code };
+    struct sock_filter some[] = {
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_splice, 0, 3),
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, args[2])),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, (unsigned)into, 0, 1),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EINVAL),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+    };
+    struct sock_fprog program = { into < 0 ? sizeof all / sizeof all[0] : sizeof some / sizeof some[0], into < 0 ? all : some };
 
     if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0 || prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program) < 0) {
         perror("seccomp");
@@ -72,6 +80,6 @@ int main(int argc, char **argv)
     };
     say_into(number(argv[11]));
     if (argc > 12)
-        forbid_splice();
+        forbid_splice(strcmp(argv[12], "no-splice") ? boot.journal : -1);
     logger_run(&boot);
 }

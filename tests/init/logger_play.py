@@ -73,7 +73,7 @@ class Play:
     alone: Path
     sinks: tuple[int, int]
     stall_ms: int = 5000
-    no_splice: bool = False
+    without: str = ""  # "no-splice", "no-splice-in": see logger_alone.c
     streams: list[Stream] = field(default_factory=list)
     owed: list[tuple[int, int]] = field(default_factory=list)  # runs whose FORGET was sent, and not answered
     rings: dict[str, int] = field(default_factory=dict)
@@ -147,7 +147,7 @@ class Play:
         fds = [there.fileno(), self.journal, r0, w0, r1, w1, *self.sinks, self.own]
         passed = [fd for fd in (*fds, self.diagnostics[1]) if fd >= 0]
         words = [*fds, self.stall_ms, self.diagnostics[1]]
-        command = [str(self.alone), *(str(word) for word in words), *(["no-splice"] if self.no_splice else [])]
+        command = [str(self.alone), *(str(word) for word in words), *([self.without] if self.without else [])]
         self.process = subprocess.Popen(command, pass_fds=passed, stdin=subprocess.DEVNULL)
         there.close()
         self.told()

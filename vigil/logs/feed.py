@@ -53,7 +53,7 @@ class Feed:
         self._logs = logs
         self._reader = Reader(asked.format, asked.boot_id)
         self._known: dict[int, Log] = {}
-        # From a seq on, not from each log's end: whoever sees S sees all before it, and nothing is skipped between two looks.
+        # From a seq on, not from each log's end: whoever sees S sees all before it, so nothing falls between two looks.
         self.seq = max((log.last_seq() for log in self.wanted()), default=0)
         for log in self.wanted():
             self._add(log, _SEQ, self.seq)

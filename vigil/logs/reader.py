@@ -62,7 +62,7 @@ class Reader:
         self._serials: list[int] = []  # as the C side numbers them
 
     def add(self, log: Log, start: int, value: int = 0, line: int = 0, *, end: int | None = None) -> None:
-        """Read this log too, from where ``start`` (EXT_FROM_...) and ``value`` say, before the line of index ``end``."""
+        """Read this log too, from where ``start`` (EXT_FROM_...) and ``value`` say, up to the line of index ``end``."""
         number = lib.ext_reader_add(self._handle, log.handle, start, value, line)
         if number < 0:
             raise MemoryError("cannot read logs: no memory")
