@@ -7,7 +7,7 @@ import subprocess
 
 import pytest
 
-from tests.unit.plan_world import layer, plan, problem, problems, service, warning
+from tests.unit.plan_world import layer, plan, problem, problems, warning
 from vigil.plan import words
 
 
@@ -71,7 +71,6 @@ def test_a_command_that_cannot_be_split_is_refused(text: str, words_of_message: 
 
 
 def test_optional_arguments_in_brackets_are_arguments() -> None:
-    assert service("").command == ("run",)
     assert words.command("cmd --a [ --b 'c d' ]")[0] == ("cmd", "--a", "--b", "c d")
     assert words.command("cmd [ ]")[0] == ("cmd",)
 
