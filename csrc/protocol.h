@@ -21,7 +21,7 @@
  *   REEXEC                                     REFUSED (ENOSYS)
  *
  *   to logger        descriptors               answer
- *   STREAM           pipe's read end[, ring]
+ *   STREAM           pipe's read end[, ring]; of no run ({VG_NO_SLOT, 0}): a ring alone, to a new logger, for what was not forwarded yet
  *   STREAMS_END                                LOGGER_READY (once a life)
  *   FORGET                                     DRAINED
  *   SETTINGS, FINISH                           FINISH: DRAINED of run {VG_NO_SLOT, 0} once everything kept is forwarded

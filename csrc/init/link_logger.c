@@ -20,6 +20,7 @@
 #define MESSAGES_A_TURN 256
 
 static bool settings_owed = true, streams_ended, finish_owed, finish_sent, finished;
+static uint32_t logs_told;          /* parked descriptors below this have been looked at for this logger */
 
 static const struct chan_rule rules[] = {
     {VG_LOGGER_READY, 1, sizeof(struct vg_plain), 0, 0},
@@ -76,6 +77,14 @@ static int send_stream(struct pipes *pipes, uint32_t stream) {
     return chan_send(logger.link, &m, fds, m.has_ring ? 2 : 1);
 }
 
+/* A new logger is told of every log: its predecessor may not have forwarded all lines of runs that are over. */
+static int send_log(const struct parked *parked) {
+    struct vg_stream m = {.head = HEAD(vg_stream, VG_STREAM), .run = {VG_NO_SLOT, 0}, .has_ring = 1};
+    if (parked->fd < 0 || strncmp(parked->name, "log/", 4) != 0) return CHAN_MESSAGE;
+    (void)say_text(m.log, sizeof m.log, "%s", parked->name + 4);
+    return chan_send(logger.link, &m, &parked->fd, 1);
+}
+
 static int send_pipes(struct pipes *pipes) {
     int sent = CHAN_MESSAGE;
     for (uint32_t stream = 1; stream <= 2 && sent == CHAN_MESSAGE; stream++) {
@@ -106,6 +115,7 @@ static int send_all(void) {
     }
     for (uint32_t i = 0; i < pipes_top() && sent == CHAN_MESSAGE; i++)
         if (pipes_at(i)->run.slot != VG_NO_SLOT && pipes_at(i)->owed) sent = send_pipes(pipes_at(i));
+    for (; sent == CHAN_MESSAGE && !streams_ended && logs_told < parked_end(); logs_told += sent == CHAN_MESSAGE) sent = send_log(parked_at(logs_told));
     if (sent == CHAN_MESSAGE && !streams_ended) {
         sent = send_plain(VG_STREAMS_END, 0);
         streams_ended = sent == CHAN_MESSAGE;
@@ -132,6 +142,7 @@ void link_logger_send(void) {
 void link_logger_closed(void) {
     settings_owed = true;
     streams_ended = finish_sent = false;
+    logs_told = 0;
     pipes_tell_again();
 }
 
