@@ -546,6 +546,16 @@ def test_an_empty_list_means_all() -> None:
     assert list(world.tasks(world.do("autostart"))) == ["a"]
 
 
+def test_a_stop_of_one_that_is_ending_anyway_lets_go_at_once_what_was_only_after_it() -> None:
+    world = up(service("db"), service("web", after=("db",)))
+    world.do("stop", "web")
+    world.exit("db", 1, gone=False)
+    world.do("start", "web")
+    assert world.show("web").waiting_for == ["db"]
+    world.do("stop", "db")
+    assert (world.state("db"), world.state("web")) == ("stopping", "active")
+
+
 # --- commands meet ---
 
 

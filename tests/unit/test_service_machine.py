@@ -417,3 +417,33 @@ def test_a_failed_start_that_the_journal_does_not_know_is_acted_upon() -> None:
         Phase.BACKOFF,
         "working-dir: No such file or directory",
     )
+
+
+def test_a_start_whose_spawn_never_took_effect_can_still_be_put_on_hold() -> None:
+    machine = Machine().give(Command(START), Go(1), Attached(None), Wait(("db",), "db, which is in backoff"))
+    assert machine.acts()[-1] == WorkEnded(START, ChangeStatus.HOLD, "it waits for db, which is in backoff")
+
+
+def test_a_wall_clock_that_was_set_back_makes_no_run_shorter() -> None:
+    machine = active(restart_limit=0, on_failure=Policy.RESTART)
+    machine.state = msgspec.structs.replace(machine.state, attempt=4)
+    machine.service = msgspec.structs.replace(machine.service, restart_limit=4)
+    machine.now += 60 * 10**9
+    gone = RunState(
+        run=RUN, token=1, state=RunPhase.GONE, code=1, status=7, started_real_ns=9 * 10**18, exited_real_ns=8 * 10**18
+    )
+    machine.give(Attached(gone))
+    assert (machine.phase, machine.state.attempt) == (Phase.BACKOFF, 1), "62 s are a healthy run"
+
+
+def test_a_restart_that_stops_the_service_anyway_is_not_overtaken_by_a_stop_for_the_sake_of_another() -> None:
+    along = Work(2, WorkKind.STOP, "uid 0", keep=True)
+    machine = active().give(Command(RESTART), StopNow(), Command(along))
+    assert machine.acts() == [Stop(RUN)]
+    assert (machine.state.task, machine.state.queue) == (RESTART, (along,))
+    machine.give(exited(), Emptied(RUN), Hold(("db",), "it requires db, which is inactive"))
+    assert [(e.work, e.status) for e in machine.effects if isinstance(e, WorkEnded)] == [
+        (RESTART, ChangeStatus.ERROR),
+        (along, ChangeStatus.DONE),
+    ]
+    assert machine.phase is Phase.HELD

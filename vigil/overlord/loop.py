@@ -22,7 +22,7 @@ from vigil.plan.types import Service
 from vigil.service.actor import Actor
 from vigil.service.clock import Clock
 from vigil.service.events import Closing, Command, Due, Event, Report, Shutdown, WorkBegan, WorkEnded
-from vigil.service.state import Phase, State, Work, WorkKind
+from vigil.service.state import State, Work, WorkKind
 from vigil.shim.messages import Message
 
 _TOKEN = "counter/token"
@@ -244,7 +244,6 @@ def _matters(before: State, after: State) -> bool:
         or before.next is not after.next
         or before.postponed != after.postponed
         or before.queue != after.queue
-        or (after.phase is Phase.BACKOFF and before.short != after.short)
     )
 
 

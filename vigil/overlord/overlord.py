@@ -18,7 +18,7 @@ from vigil.plan import Sources, graph, load, read
 from vigil.service import spec
 from vigil.service.actor import Actor, Logs, Outside
 from vigil.service.clock import Clock
-from vigil.service.events import Adopted, Attached, Closing, Command, Shutdown
+from vigil.service.events import Adopted, Attached, Command, Shutdown
 from vigil.service.state import LIVE
 from vigil.shim.messages import (
     NO_RUN,
@@ -101,8 +101,6 @@ class Overlord:
         for actor in self._actors.values():
             run = runs.pop(actor.state.token, None) if actor.state.phase in LIVE else None
             loop.take(actor, Attached(run, actor.last_lines(run.started_real_ns) if run is not None else ()))
-            if loop.closing:
-                loop.take(actor, Closing())
             loop.ask(actor)
         for run in (*runs.values(), *others):
             self._stray(run)
