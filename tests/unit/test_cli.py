@@ -549,7 +549,7 @@ def test_ctrl_c_at_any_moment_is_130_without_a_word(w: World) -> None:
 
 def test_changes_are_listed_and_shown(w: World) -> None:
     vigil(w, "start", "web")
-    w.overlord.ends = (ChangeStatus.ERROR, "exited with code 7\n  last line")
+    w.overlord.ends = (ChangeStatus.ERROR, "exited with code 7; its last lines:\n  last line")
     vigil(w, "start", "db")
     w.overlord.ends = None
     vigil(w, "stop", "web", "db", "--no-wait")
@@ -568,7 +568,6 @@ def test_changes_are_listed_and_shown(w: World) -> None:
         f"Cause:    uid {os.getuid()} over the Unix socket",
         "Spawn:    2026-03-21 12:00:00.000",
         "Ready:    2026-03-21 12:00:00.000",
-        "Error:    exited with code 7",
         "",
         "Service  Task   Status  Error",
         "db       start  error   exited with code 7",

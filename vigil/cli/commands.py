@@ -113,7 +113,7 @@ def _changes(told: Arguments, client: Client, output: Output) -> int:
             ("Cause", change.cause),
             ("Spawn", local(change.spawn_time)),
             ("Ready", local(change.ready_time) if change.ready_time else "-"),
-            *([("Error", change.err.partition("\n")[0])] if change.err else []),
+            *([("Error", _first(change.err))] if change.err and not change.tasks else []),
         ]
     )
     if change.tasks:
@@ -124,11 +124,17 @@ def _changes(told: Arguments, client: Client, output: Output) -> int:
 
 
 def _summary(change: api.Change) -> str:
-    return f"{change.summary}: {_first(change.err)}" if change.err else change.summary
+    reasons = [(task.service, _first(task.err)) for task in change.tasks if task.err]
+    if not reasons:
+        return f"{change.summary}: {_first(change.err)}" if change.err else change.summary
+    if len(change.tasks) == 1:
+        return f"{change.summary}: {reasons[0][1]}"
+    return f"{change.summary}: {'; '.join(f'{service} {reason}' for service, reason in reasons)}"
 
 
 def _first(text: str | None) -> str:
-    return text.partition("\n")[0] if text else "-"
+    """The reason without the output that follows it."""
+    return text.partition("\n")[0].removesuffix("; its last lines:") if text else "-"
 
 
 def _system_info(told: Arguments, client: Client, output: Output) -> int:
