@@ -97,6 +97,7 @@ def start(options: Options, fd: int) -> Started:
         store.compact_with(link.try_park)
 
         logs = LogStore(lines=options.log_buffer, bytes=options.log_buffer_bytes)
+        logs.boot_id = store.boot_id
         clock = GuardedClock()
         settings = Settings(
             plan=plan,

@@ -28,6 +28,8 @@ def configure(format: str = "text", level: str = "info") -> None:  # noqa: A002 
     global _json, _level
     if format not in ("text", "json"):
         raise ValueError(f'"{format}" is not a log format (text or json)')
+    if level not in LEVELS:
+        raise ValueError(f'"{level}" is not a log level ({", ".join(LEVELS)})')
     _level = LEVELS.index(level)
     _json = format == "json"
 
@@ -118,9 +120,14 @@ def _say(level: int, target: str, message: str, fields: dict[str, object]) -> No
     if level < _level:
         return
     try:
-        if _dropped and _write(_report(_dropped)):
+        line = render(level, target, message, fields, json=_json, real_ns=time.time_ns())
+        if _dropped:
+            line = _report(_dropped) + line  # in one write where both fit: the first may take the last room
+            if len(line) > _LINE_MAX:
+                line = _report(_dropped + 1)
+        if _write(line):
             _dropped = 0
-        if _dropped or not _write(render(level, target, message, fields, json=_json, real_ns=time.time_ns())):
+        else:
             _dropped += 1
     except Exception:
         _dropped += 1  # diagnostics are not worth an exception in whoever gives them

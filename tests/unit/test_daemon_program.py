@@ -1,0 +1,443 @@
+"""control as a program, under a PID 1 without processes: what it does in which order, what it says when it cannot."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import msgspec
+import pytest
+
+from tests.channel.fake import Peer
+from vigil._native import lib
+from vigil.journal import Store
+from vigil.plan import Sources
+
+PLAN = """\
+services:
+  web:
+    command: sleep 1000
+    startup: enabled
+  db:
+    command: /usr/bin/db --now
+    startup: enabled
+    environment: {A: b}
+  off:
+    command: sleep 1
+"""
+
+
+class World:
+    """A folder with a plan, a peer, and the control under test."""
+
+    def __init__(self, folder):
+        self.folder = folder
+        self.peer = Peer()
+        self.socket = folder / "v.sock"
+        self.layers = folder / "layers"
+        self.layers.mkdir()
+        self.plan(PLAN)
+        self.processes = []
+
+    def plan(self, text):
+        (self.layers / "a.yaml").write_text(text)
+
+    def run(self, *arguments, link=True, env=None, socket_flag=True, before=""):
+        """Execute control, after some code in it; its end of a new link is in its environment."""
+        fd = self.peer.connect() if link else -1
+        words = ["--layers-dir", str(self.layers), *(["--socket", str(self.socket)] if socket_flag else []), *arguments]
+        clean = {k: v for k, v in os.environ.items() if not k.startswith("VIGIL_")}
+        process = subprocess.Popen(
+            [sys.executable, "-c", f"{before}\nimport vigil.daemon.__main__", *words],
+            env=clean | (env or {}) | ({"VIGIL_LINK": str(fd)} if link else {}),
+            pass_fds=[fd] if link else [],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        if link:
+            os.close(fd)
+        self.processes.append(process)
+        return process
+
+    def ready(self, process):
+        """Wait for READY."""
+        end = time.monotonic() + 30
+        while not self.peer.pid1.is_ready:
+            assert process.poll() is None, process.communicate()
+            assert time.monotonic() < end
+            time.sleep(0.005)
+        return process
+
+    def up(self, *arguments, **more):
+        """A control that is READY."""
+        self.peer.pid1.is_ready = False
+        return self.ready(self.run(*arguments, **more))
+
+    def calls(self, *names):
+        with self.peer.table() as pid1:
+            return [call for call in pid1.calls if not names or call[0] in names]
+
+    def kill(self, process, signo=signal.SIGKILL):
+        process.send_signal(signo)
+        output = process.communicate(timeout=30)
+        self.peer._thread.join(10)
+        return process.returncode, *output
+
+    def store(self):
+        """What is in the parked journal."""
+        return Store.open(os.dup(self.peer.pid1.parked["journal"]))
+
+    def get(self, path):
+        connection = http.client.HTTPConnection("x")
+        connection.sock = socket.socket(socket.AF_UNIX)
+        connection.sock.settimeout(20)
+        connection.sock.connect(str(self.socket))
+        try:
+            connection.request("GET", path)
+            return json.loads(connection.getresponse().read())["result"]
+        finally:
+            connection.close()
+
+    def close(self):
+        for process in self.processes:
+            process.kill()
+            process.communicate()
+        self.peer.hang_up()
+        self.peer.pid1.close()
+        assert self.peer.problems == []
+
+
+@pytest.fixture
+def world(tmp_path_factory):
+    made = World(tmp_path_factory.mktemp("d"))
+    yield made
+    made.close()
+
+
+def test_everything_that_outlives_it_is_parked_before_the_first_spawn(world):
+    world.up()
+    calls = [call[:2] if call[0] == "park" else call[0] for call in world.calls()]
+    begin = calls[: calls.index("spawn")]
+    assert begin[:3] == [("park", "journal"), ("park", "listener/unix"), ("park", "counters")]
+    assert calls[-1] == "ready"
+    spawned = {call[1].name: call[1] for call in world.calls("spawn")}
+    assert list(spawned["db"].argv) == ["/usr/bin/db", "--now"]
+    assert set(spawned) == {"web", "db"}
+    store = world.store()
+    assert store.get("boot").decode() == store.boot_id == world.get("/v1/system-info")["boot-id"]
+    assert msgspec.msgpack.decode(store.get("plan"), type=Sources).directory == str(world.layers)
+    for name in ("web", "db"):
+        assert store.get(f"service/{name}")  # the token of the SPAWN stands in it
+    store.close()
+
+
+def test_services_inherit_vigilds_environment_without_what_is_vigils(world):
+    given = {"PLAIN": "1", "VIGIL_LOG_LEVEL": "debug", "VIGIL_SOCKET": str(world.socket), "NOTIFY_SOCKET": "/n"}
+    given |= {"WATCHDOG_USEC": "1", "LISTEN_FDS": "1", "LISTEN_PID": "1"}
+    world.up(env=given, socket_flag=False)
+    spec = next(call[1] for call in world.calls("spawn") if call[1].name == "db")
+    entries = dict(entry.split(b"=", 1) for entry in spec.env)
+    assert entries[b"PLAIN"] == b"1"
+    assert entries[b"A"] == b"b"
+    assert entries[b"VIGIL_SOCKET"] == os.fsencode(world.socket)
+    hidden = (b"VIGIL_", b"NOTIFY_SOCKET", b"WATCHDOG_", b"LISTEN_")
+    assert [key for key in entries if key.startswith(hidden)] == [b"VIGIL_SOCKET"]
+
+
+def test_the_settings_of_hello_come_from_the_options(world):
+    world.up("--stop-timeout", "8s", "--forward-stall=1s", "--log-level", "warn", "--forward-format", "timestamp")
+    hello = world.peer.hello
+    assert (hello.stop_budget_ms, hello.forward_stall_ms, hello.log_level) == (8000, 1000, lib.VG_WARN)
+    assert hello.forward_format == lib.VG_FORMAT_TIMESTAMP
+
+
+def test_the_next_control_goes_on_from_the_journal_and_reads_no_file(world):
+    first = world.up()
+    with world.peer.table() as pid1:
+        runs = {name: pid1.start(name) for name in ("web", "db")}
+        spawns = len(world.calls("spawn"))
+    before = world.get("/v1/system-info")
+    place = os.lstat(world.socket)
+    world.kill(first)
+    world.plan("services: {half: [written")
+    second = world.up()
+    after = world.get("/v1/system-info")
+    assert after["boot-id"] == before["boot-id"]
+    assert after["control-restarts"] == 1
+    assert os.lstat(world.socket).st_ino == place.st_ino
+    services = {service["name"]: service for service in world.get("/v1/services")}
+    assert {name: services[name]["pid"] for name in runs} == {name: world.peer.pid1.find(name).pid for name in runs}
+    assert set(services) == {"web", "db", "off"}
+    assert len(world.calls("spawn")) == spawns
+    assert world.calls("stop", "release") == []
+    assert second.poll() is None
+
+
+def test_clients_wait_in_the_backlog_while_there_is_no_control(world):
+    first = world.up()
+    world.kill(first)
+    with socket.socket(socket.AF_UNIX) as waiting:
+        waiting.settimeout(30)
+        waiting.connect(str(world.socket))
+        waiting.sendall(b"GET /v1/system-info HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        world.up()
+        assert waiting.recv(100).startswith(b"HTTP/1.1 200 ")
+
+
+@pytest.mark.parametrize("lost", ["journal", "counters"])
+def test_a_control_that_died_before_the_boot_had_begun_leaves_nothing_to_go_on_from(world, lost):
+    first = world.up()
+    boot = world.get("/v1/system-info")["boot-id"]
+    world.kill(first)
+    with world.peer.table() as pid1:
+        os.close(pid1.parked.pop(lost))
+        pid1.runs.clear()
+        pid1.calls.clear()
+    world.plan("services: {other: {command: sleep 5, startup: enabled}}")
+    os.unlink(world.socket)  # where the journal is lost, so is the listener's place: it is bound anew
+    world.up()
+    assert [call[1].name for call in world.calls("spawn")] == ["other"]
+    store = world.store()
+    assert store.boot_id != boot
+    assert store.get("service/web") is None
+    store.close()
+
+
+def test_a_restart_keeps_identities_and_listener_and_nothing_else(world):
+    first = world.up()
+    boot = world.get("/v1/system-info")["boot-id"]
+    store = world.store()
+    store.put("identity/bob", b"spec")
+    store.close()
+    world.kill(first)
+    with world.peer.table() as pid1:  # what vigild does for `vigil vigild restart`
+        for name in [name for name in pid1.parked if name.startswith("log/") or name == "counters"]:
+            os.close(pid1.parked.pop(name))
+        pid1.runs.clear()
+        pid1.calls.clear()
+        pid1.flags |= lib.VG_RESTARTED
+        pid1.lives = 0
+    world.plan("services: {other: {command: sleep 5, startup: enabled}}")
+    place = os.lstat(world.socket)
+    second = world.up()
+    store = world.store()
+    assert store.boot_id != boot
+    assert store.get("identity/bob") == b"spec"
+    assert store.get("service/web") is None
+    store.close()
+    assert [call[1].name for call in world.calls("spawn")] == ["other"]
+    assert os.lstat(world.socket).st_ino == place.st_ino
+    boot = world.get("/v1/system-info")["boot-id"]
+    world.kill(second)
+    world.up()  # the flag stays; the boot has begun all the same
+    assert world.get("/v1/system-info")["boot-id"] == boot
+    assert [call[1].name for call in world.calls("spawn")] == ["other"]
+
+
+@pytest.mark.parametrize("damage", ["header", "middle", "newer"])
+def test_a_journal_that_cannot_be_read_is_said_and_services_are_left_alone(world, damage):
+    first = world.up()
+    world.kill(first)
+    fd = world.peer.pid1.parked["journal"]
+    if damage == "newer":
+        import struct
+        import zlib
+
+        head = struct.pack("=IHH", 0, 99, 1)
+        os.pwrite(fd, head + struct.pack("=II", zlib.crc32(head), 0), os.fstat(fd).st_size)
+    else:
+        os.pwrite(fd, b"\xff", 3 if damage == "header" else 100)
+    with world.peer.table() as pid1:
+        pid1.calls.clear()
+        runs = dict(pid1.runs)
+    second = world.run()
+    out, err = second.communicate(timeout=30)
+    assert (second.returncode, out) == (1, "")
+    assert err.startswith("vigild: cannot read the journal: ")
+    assert err.count("\n") == 1
+    assert world.calls() == []
+    assert world.peer.pid1.runs == runs
+    assert world.socket.exists()
+
+
+def test_sigterm_ends_it_with_0_and_removes_the_socket(world):
+    process = world.up()
+    code, out, err = world.kill(process, signal.SIGTERM)
+    assert (code, out) == (0, "")
+    assert "Traceback" not in err
+    assert not world.socket.exists()
+
+
+def test_at_a_restart_the_socket_stays_for_the_next(world):
+    process = world.up()
+    with socket.socket(socket.AF_UNIX) as client:
+        client.connect(str(world.socket))
+        body = b'{"action":"restart"}'
+        head = b"POST /v1/vigild HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
+        client.sendall(head % len(body) + body)
+        assert client.recv(1000).startswith(b"HTTP/1.1 200")
+        world.peer.wait(lambda pid1: pid1.shutting_down == (0, True))
+        code, _, _ = world.kill(process, signal.SIGTERM)
+    assert code == 0
+    assert world.socket.exists()
+
+
+def test_a_signal_to_vigild_turns_a_restart_into_an_exit(world):
+    process = world.up()
+    with socket.socket(socket.AF_UNIX) as client:
+        client.connect(str(world.socket))
+        body = b'{"action":"restart"}'
+        head = b"POST /v1/vigild HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
+        client.sendall(head % len(body) + body)
+        assert client.recv(1000).startswith(b"HTTP/1.1 200")
+        world.peer.wait(lambda pid1: pid1.shutting_down == (0, True))
+    with world.peer.table() as pid1:
+        pid1.signalled(signal.SIGTERM)
+    code, _, _ = world.kill(process, signal.SIGTERM)
+    assert code == 0
+    assert not world.socket.exists()
+
+
+def test_every_problem_of_a_bad_plan_is_told_and_nothing_happened(world):
+    world.plan("services:\n  web:\n    command: sleep 5\n    kill-delay: 5 parsecs\n    requires: [nobody]\n")
+    process = world.run()
+    out, err = process.communicate(timeout=30)
+    assert (process.returncode, out) == (1, "")
+    lines = err.splitlines()
+    assert lines[-1] == "vigild: cannot load the plan: 2 problems"
+    assert all(line.startswith(f"{world.layers}/a.yaml:") for line in lines[:-1])
+    assert len(lines) == 3
+    assert world.calls() == []
+    assert not world.socket.exists()
+
+
+def test_a_socket_that_cannot_be_had_is_one_line_and_nothing_happened(world):
+    world.socket.write_text("a file")
+    process = world.run()
+    out, err = process.communicate(timeout=30)
+    assert (process.returncode, out) == (1, "")
+    assert err == f"vigild: cannot listen on {world.socket}: it is there and no socket\n"
+    assert world.calls() == []
+
+
+def test_without_a_place_for_the_socket_there_is_no_api_but_all_else(world):
+    process = world.up(socket_flag=False, before="from vigil.client import places; places.usual = lambda: []")
+    assert {call[1].name for call in world.calls("spawn")} == {"web", "db"}
+    assert set(world.peer.pid1.parked) == {"journal", "counters", "log/web", "log/db"}
+    code, _, err = world.kill(process, signal.SIGTERM)
+    assert code == 0
+    assert "there is no place for the API's Unix socket" in err
+
+
+def test_vigild_that_closes_the_link_ends_it_with_a_reason(world):
+    process = world.up()
+    world.peer.hang_up()
+    out, err = process.communicate(timeout=30)
+    assert (process.returncode, out) == (1, "")
+    assert err.endswith("vigild: cannot go on: vigild closed the link (its own diagnostics say why)\n")
+    assert world.socket.exists()  # services go on, and so does who connects
+
+
+def test_nonsense_from_vigild_ends_it_with_a_reason(world):
+    process = world.up()
+    world.peer.send(b"\x0c\0\0\0\xff\xff\0\0nons")
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == 1
+    assert err.endswith("vigild: cannot understand vigild: message of unknown kind 65535\n")
+
+
+def test_sigabrt_shows_where_it_hangs(world):
+    process = world.up()
+    code, _, err = world.kill(process, signal.SIGABRT)
+    assert code == -signal.SIGABRT
+    assert "Fatal Python error: Aborted" in err
+    assert "serve.py" in err
+
+
+def test_a_ping_is_answered_by_its_loop(world):
+    world.up()
+    world.peer.ping(77)
+    world.peer.wait(lambda _: world.peer.pongs == [77])
+
+
+CRASHES = """
+from vigil.overlord import Overlord
+def fail(*_):
+    raise ArithmeticError("on purpose")
+"""
+
+
+def test_an_error_that_nobody_expected_ends_it_with_a_traceback_and_the_next_goes_on(world):
+    process = world.up(before=f"{CRASHES}\nOverlord.handle = fail")
+    with world.peer.table() as pid1:
+        run = pid1.start("web")
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == 1
+    assert "Traceback (most recent call last)" in err
+    assert err.rstrip().endswith("ArithmeticError: on purpose")
+    world.up()
+    assert world.get("/v1/services")[0]["pid"] == world.peer.pid1.find(run).pid
+
+
+def test_an_error_before_the_first_spawn_leaves_no_socket(world):
+    process = world.run(before=f"{CRASHES}\nOverlord.autostart = fail")
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == 1
+    assert "ArithmeticError: on purpose" in err
+    assert not world.socket.exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "out", "err"),
+    [
+        (["--version"], 0, "vigild 0.1.0\n", ""),
+        (
+            ["--sokcet"],
+            2,
+            "",
+            'vigild: unknown option "--sokcet" (did you mean "--socket"?)\nvigild --help tells more\n',
+        ),
+        (["--check"], 0, "The plan is right: 3 services.\n", ""),
+        ([], 1, "", "vigild: cannot start: control is started by vigild, not by hand (there is no VIGIL_LINK)\n"),
+    ],
+)
+def test_what_it_says_where_it_starts_nothing(world, arguments, code, out, err):
+    process = world.run(*arguments, link=False)
+    assert (*process.communicate(timeout=30), process.returncode) == (out, err, code)
+
+
+def test_help_is_the_usage_text(world):
+    process = world.run("--help", link=False)
+    out, err = process.communicate(timeout=30)
+    assert (process.returncode, err) == (0, "")
+    assert out.startswith("vigild: ")
+    assert "--layers-dir PATH" in out
+
+
+def test_check_tells_every_problem_and_needs_no_vigild(world):
+    world.plan("services:\n  web:\n    commnad: sleep 5\n    startup: sometimes\n")
+    process = world.run("--check", link=False)
+    out, err = process.communicate(timeout=30)
+    assert (process.returncode, out) == (1, "")
+    assert "commnad" in err
+    assert "sometimes" in err
+    assert err.splitlines()[-1].startswith("vigild: cannot load the plan: ")
+    assert "Traceback" not in err
+
+
+def test_a_missing_directory_is_an_empty_plan_and_a_warning(world):
+    world.layers.rename(world.folder / "elsewhere")
+    process = world.up()
+    assert world.calls("spawn") == []
+    assert world.get("/v1/services") == []
+    _, _, err = world.kill(process, signal.SIGTERM)
+    assert "WARN" in err
+    assert str(world.layers) in err
