@@ -8,13 +8,15 @@ is lost to it, and it is told how much that was. So the chunks kept are few, wha
 
 from __future__ import annotations
 
-import asyncio
 from collections import deque
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from vigil._native import lib
 from vigil.logs.reader import Log, Places, Reader
+
+if TYPE_CHECKING:
+    import asyncio  # 30 ms that control does not have before its first SPAWN: imported where somebody follows
 
 TICK = 0.025  # seconds
 KEPT = 1 << 20  # bytes of chunks a feed keeps
@@ -42,6 +44,8 @@ class Feed:
     """The shared reader of all who asked for the same."""
 
     def __init__(self, asked: Asked, logs: dict[str, Log]) -> None:
+        import asyncio
+
         self.asked = asked
         self.followers = 0
         self.chunks: deque[Chunk] = deque()
@@ -92,6 +96,8 @@ class Feed:
 
     def wake(self) -> None:
         """Let the followers take what is new."""
+        import asyncio
+
         self.news.set()
         self.news = asyncio.Event()
 
@@ -210,6 +216,8 @@ class Feeds:
             feed.pump()
         follower = Follower(self, feed, feed.replay(n, start))
         if self._ticker is None:
+            import asyncio
+
             self._ticker = asyncio.get_running_loop().create_task(self._tick(), name="logs: tick")
         return follower
 
@@ -242,6 +250,8 @@ class Feeds:
             self._ticker = None
 
     async def _tick(self) -> None:
+        import asyncio
+
         while True:
             await asyncio.sleep(TICK)
             for feed in list(self._feeds.values()):
