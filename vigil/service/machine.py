@@ -199,7 +199,6 @@ class _Machine(Works):
             self.set(run=(message.run.slot, message.run.generation))
         if state.phase in LEAVING:
             self.move(Phase.STOPPING)
-            self.effects.append(Say("info", f"{message.describe()}, as it was to stop"))
             return
         if message.asked:  # not by us: this is the whole stop, of which the word may not have come
             self.move(Phase.STOPPING, self.around.closing or _WHOLE_STOP, next=Next.DOWN)
@@ -292,7 +291,8 @@ class _Machine(Works):
         if self.around.closing and following in (Next.START, Next.BACKOFF):
             following = Next.DOWN
         if state.phase is not Phase.ENDING:
-            self.effects.append(Say("info", "stopped"))
+            how = f": {state.exit.reason}" if state.exit is not None and state.ended else ""
+            self.effects.append(Say("info", f"stopped{how}"))
         if state.exit is not None and state.ended and output:
             self.set(exit=replace(state.exit, output=output))
         self.set(run=None, pid=0, keeper=0, active_ns=0, ended=False, next=Next.DOWN)

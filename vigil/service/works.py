@@ -199,7 +199,10 @@ class Works:
         elif ran_ns is not None and ran_ns >= SETTLED_NS:
             self.end(ChangeStatus.DONE)
             return
-        after = "" if ran_ns is None else f" after {duration.spell(round(ran_ns / 1e9, 3)) if ran_ns >= 1e6 else '0ms'}"
+        if ran_ns is None:
+            after = ""
+        else:
+            after = f" after {duration.spell(round(ran_ns / 1e9, 3))}" if ran_ns >= 1_000_000 else " at once"
         self.set(task=replace(task, verdict=reason + after))
 
     def left_work(self, following: Next, output: tuple[str, ...]) -> None:
