@@ -208,7 +208,8 @@ class Play:
 
     def kill(self) -> None:
         """SIGKILL; what it had sent is still read, as PID 1 does."""
-        assert self.process and self.link
+        assert self.process
+        assert self.link
         self.process.send_signal(signal.SIGKILL)
         self.process.wait()
         while self.receive(0) is not None:
@@ -264,4 +265,7 @@ def records(fd: int) -> list[tuple[int, int, int, int, bytes]]:
 
 def read_ring(fd: int) -> list[tuple[str, str]]:
     """(stream, message) of all a log keeps, oldest first."""
-    return [("stderr" if flags & 1 else "stdout", message.decode(errors="replace")) for _, _, _, flags, message in records(fd)]
+    return [
+        ("stderr" if flags & 1 else "stdout", message.decode(errors="replace"))
+        for _, _, _, flags, message in records(fd)
+    ]
