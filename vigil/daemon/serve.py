@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import importlib
 import os
 import signal
@@ -71,6 +72,8 @@ class _Life:
             listener = socket.socket(fileno=started.listener.fd)
             self._server = await api.serve(started.overlord, started.logs, [listener])
         started.link.ready()
+        gc.freeze()  # what there is by now stays: never to be looked through again
+        gc.enable()
 
     async def _end(self) -> None:
         started = self._started
