@@ -441,3 +441,17 @@ def test_a_missing_directory_is_an_empty_plan_and_a_warning(world):
     _, _, err = world.kill(process, signal.SIGTERM)
     assert "WARN" in err
     assert str(world.layers) in err
+
+
+@pytest.mark.parametrize("call", ["vigil.daemon.start.read", "asyncio.run"])
+def test_sigterm_before_there_is_a_loop_ends_it_with_0_and_no_socket(world, call):
+    module = call.rpartition(".")[0]
+    process = world.run(
+        before=f"import os, signal, {module}\noriginal = {call}\ndef first(*a):\n"
+        f"    os.kill(os.getpid(), signal.SIGTERM)\n    return original(*a)\n{call} = first"
+    )
+    out, err = process.communicate(timeout=30)
+    assert (process.returncode, out) == (0, "")
+    assert "Traceback" not in err
+    assert world.calls("ready") == []
+    assert not world.socket.exists()

@@ -51,9 +51,10 @@ class _Life:
         loop.add_signal_handler(signal.SIGTERM, over.set)
         self._started.clock.bind(loop)
         self._started.link.listen(loop, self._handle, _lost)
-        opening = loop.create_task(self._open())
-        opening.add_done_callback(_crash_if_failed)
-        await over.wait()
+        if not self._started.over:  # SIGTERM before there was a loop
+            opening = loop.create_task(self._open())
+            opening.add_done_callback(_crash_if_failed)
+            await over.wait()
         await self._end()
 
     def _handle(self, message: Message) -> None:

@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import os
 import signal
-from types import FrameType
 
 import msgspec
 
@@ -57,11 +56,14 @@ class Started(msgspec.Struct, frozen=True):
     logs: LogStore
     overlord: Overlord
     listener: Listener | None
+    over: list[int]  # not empty: SIGTERM has come, which means that all is over
 
 
 def start(options: Options, fd: int) -> Started:
     """Attach to vigild at ``fd`` and start the plan, or go on with it."""
-    signal.signal(signal.SIGTERM, _ended)
+    # Noted, not acted upon: what is being started is refused by then, and the one end that cleans up is the loop's.
+    over: list[int] = []
+    signal.signal(signal.SIGTERM, lambda number, _: over.append(number))
     link, welcome, snapshot = Link.attach(fd, _hello(options))
     parked = dict(snapshot.parked)
     begun = JOURNAL in parked and COUNTERS in parked
@@ -109,12 +111,12 @@ def start(options: Options, fd: int) -> Started:
         _tell(welcome, plan, begun, options)
         overlord.attach(welcome, Snapshot(snapshot.runs, parked))
         overlord.autostart()
+        link.breathe()
     except BaseException:
         if listener is not None and not begun:
             listener.remove()
         raise
-    link.breathe()
-    return Started(options, link, clock, store, counters, logs, overlord, listener)
+    return Started(options, link, clock, store, counters, logs, overlord, listener, over)
 
 
 def _hello(options: Options) -> messages.Settings:
@@ -170,8 +172,3 @@ def _boot_id() -> str:
     raw[8] = raw[8] & 0x3F | 0x80
     text = raw.hex()
     return "-".join((text[:8], text[8:12], text[12:16], text[16:20], text[20:]))
-
-
-def _ended(number: int, frame: FrameType | None) -> None:
-    """SIGTERM before there is a loop: everything is over already."""
-    raise SystemExit(0)
