@@ -79,7 +79,7 @@ int chan_send(int fd, const void *bytes, const int *fds, int count) {
         memset(&control, 0, sizeof control);
         header.msg_control = control.bytes;
         header.msg_controllen = (socklen_t)CMSG_SPACE(sizeof(int) * (size_t)count);
-        struct cmsghdr *c = CMSG_FIRSTHDR(&header);
+        struct cmsghdr *c = &control.head;
         c->cmsg_level = SOL_SOCKET;
         c->cmsg_type = SCM_RIGHTS;
         c->cmsg_len = (socklen_t)CMSG_LEN(sizeof(int) * (size_t)count);
