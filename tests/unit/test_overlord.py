@@ -9,7 +9,7 @@ import pytest
 
 from tests.unit.overlord_world import SHORT, World, service
 from vigil.model import api
-from vigil.model.errors import BadRequest, NotFound, Unavailable
+from vigil.model.errors import BadRequest, NotFound, StartError, Unavailable
 from vigil.plan.types import Policy
 from vigil.shim.messages import RunPhase, SpawnSpec, Step
 
@@ -117,7 +117,7 @@ def test_a_start_that_cannot_be_satisfied_is_an_error_that_names_what_is_missing
     assert world.tasks(change) == {"db": ("start", "error"), "web": ("start", "error")}
     err = world.overlord.change(change.id).err
     assert err is not None
-    assert "web: cannot be started: it requires db, which is inactive" in err
+    assert "web: it requires db, which is inactive" in err
     assert "db: exec /bin/db: No such file or directory" in err
     assert (world.state("web"), world.show("web").waiting_for) == ("inactive", ["db"])
 
@@ -699,6 +699,25 @@ def test_a_oneshot_that_is_done_is_not_run_again_for_one_that_requires_it_but_on
     assert (world.starts("migrate"), world.status(change)) == (2, "done")
 
 
+def test_a_restart_of_a_oneshot_that_is_done_restarts_what_requires_it_in_order() -> None:
+    once = service("migrate", type="oneshot", on_success=Policy.IGNORE)
+    world = World([once, service("web", requires=("migrate",)), service("log", after=("migrate",))])
+    world.settle()
+    world.exit("migrate", 0)
+    world.advance(2)
+    world.deaf.add("web")
+    change = world.do("restart", "migrate")
+    assert world.states() == {"migrate": "starting", "web": "stopping", "log": "active"}
+    assert world.show("migrate").waiting_for == ["web"]
+    world.exit("web", 0)
+    assert world.states() == {"migrate": "active", "web": "starting", "log": "active"}
+    world.deaf.clear()
+    world.exit("migrate", 0)
+    world.advance(1)
+    assert world.states() == {"migrate": "exited", "web": "active", "log": "active"}
+    assert world.tasks(change) == {"migrate": ("restart", "done"), "web": ("restart", "done")}
+
+
 # --- what is asked ---
 
 
@@ -900,6 +919,15 @@ def test_system_info_is_what_vigild_told() -> None:
     assert isinstance(info, api.SystemInfo)
     assert (info.boot_id, info.control_restarts, info.pid1_version) == ("test-boot", 1, "0.1.0")
     assert info.start_time == "2023-11-14T22:13:20.000000Z"
+
+
+@pytest.mark.parametrize("key", ["service/web", "change/1"])
+def test_a_record_that_cannot_be_read_is_said_and_touches_no_service(key: str) -> None:
+    world = up(service("web"))
+    world.store.values[key] = b"\x81\xa5phase\x07"
+    with pytest.raises(StartError, match=r"cannot read the .* in the journal"):
+        world.kill()
+    assert world.living() == {"web"}
 
 
 def test_an_error_in_a_turn_ends_control_and_the_journal_goes_on() -> None:

@@ -159,6 +159,16 @@ def oneshot_then_service(world: World) -> None:
     world.advance(1)
 
 
+@scenario(service("migrate", type="oneshot", on_success=Policy.IGNORE), service("web", requires=("migrate",)))
+def oneshot_restarted(world: World) -> None:
+    world.settle()
+    world.exit("migrate", 0)
+    world.advance(2)
+    world.do("restart", "migrate")
+    world.exit("migrate", 0)
+    world.advance(2)
+
+
 @scenario(
     service("migrate", type="oneshot", on_success=Policy.IGNORE, on_failure=Policy.IGNORE),
     service("web", requires=("migrate",)),

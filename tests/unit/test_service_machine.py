@@ -353,7 +353,7 @@ def test_a_signal_is_sent_first_and_done_in_the_next_step() -> None:
 def test_a_signal_to_what_does_not_run_is_an_error() -> None:
     ended = Machine().give(Command(Work(4, WorkKind.SIGNAL, "uid 0", 1))).acts()
     assert isinstance(ended[0], WorkEnded)
-    assert (ended[0].status, ended[0].err) == (ChangeStatus.ERROR, "cannot be signalled: it is inactive")
+    assert (ended[0].status, ended[0].err) == (ChangeStatus.ERROR, "it is inactive")
 
 
 def test_a_signal_that_may_have_been_sent_by_a_dead_control_is_not_sent_again() -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from vigil.model import api, say
-from vigil.model.errors import NotFound
+from vigil.model.errors import NotFound, StartError
 from vigil.model.states import ChangeStatus
 
 if TYPE_CHECKING:
@@ -68,7 +68,10 @@ class Changes:
 
     def __init__(self, records: Iterable[bytes], counter: bytes | None) -> None:
         """``records`` and ``counter`` as they are in the journal."""
-        loaded = sorted((_decode(record) for record in records), key=lambda change: change.id)
+        try:
+            loaded = sorted((_decode(record) for record in records), key=lambda change: change.id)
+        except msgspec.MsgspecError as error:
+            raise StartError(f"cannot read the changes in the journal: {error}") from error
         self._all = {change.id: change for change in loaded}
         self._keys = {change.key: change.id for change in loaded if change.key is not None}
         self._ended = deque(sorted((c.ready_real_ns, c.id) for c in loaded if c.ended))

@@ -15,7 +15,7 @@ import msgspec
 from vigil.plan import graph
 from vigil.plan.types import Plan, Service
 from vigil.service.events import Cascade, Go, Hold, StopLater, StopNow, Wait
-from vigil.service.state import LEAVING, LIVE, Next, Phase, State, WorkKind, shown
+from vigil.service.state import LEAVING, LIVE, Next, Phase, State, WorkKind, described
 
 
 class Standing(Enum):
@@ -87,7 +87,8 @@ class Neighbours:
 
     def affected(self, name: str) -> list[str]:
         """Those for whom a change of ``name`` may matter, ``name`` itself among them."""
-        up = [other for other in self.graph.needs[name] if self._look(other)[0].phase is Phase.STOP_WAIT]
+        turns = (Phase.STOP_WAIT, Phase.WAITING)
+        up = [other for other in self.graph.needs[name] if self._look(other)[0].phase in turns]
         return [name, *self.graph.needed_by[name], *up]
 
     def live_requirers(self, name: str) -> list[str]:
@@ -119,7 +120,7 @@ class Neighbours:
         held = self._held(name)
         if held is not None:
             return held
-        coming: list[str] = []
+        coming = self._restarts_first(name)
         down: list[str] = []
         required = self.graph.requires[name]
         postponed = ""
@@ -137,6 +138,13 @@ class Neighbours:
         if coming:
             return Wait(tuple(coming), postponed)
         return Go(token(), tuple(down))
+
+    def _restarts_first(self, name: str) -> list[str]:
+        """Those that are restarted with ``name``, a oneshot that was done: they stop before it runs again."""
+        task = self._look(name)[0].task
+        if task is None or task.kind is not WorkKind.RESTART or task.begun:
+            return []
+        return [other for other in self.graph.required_by[name] if self._look(other)[0].phase in LEAVING]
 
     def _held(self, name: str) -> Hold | None:
         down = [other for other in self.graph.requires[name] if standing(*self._look(other)) is Standing.DOWN]
@@ -182,8 +190,7 @@ def _what(state: State) -> str:
         return f"is to be {'restarted' if state.next is Next.START else 'stopped'}"
     if state.phase is Phase.WAITING and state.waiting_for:
         return f"waits for {' and '.join(state.waiting_for)}"
-    place = "in " if state.phase in (Phase.BACKOFF, Phase.ERROR) else ""
-    return f"is {place}{shown(state).value} ({state.cause})"
+    return f"is {described(state)} ({state.cause})"
 
 
 def _reversed(edges: Mapping[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:

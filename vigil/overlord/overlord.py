@@ -100,7 +100,9 @@ class Overlord:
         others = [run for run in snapshot.runs if run.kind is not RunKind.SERVICE]
         for actor in self._actors.values():
             run = runs.pop(actor.state.token, None) if actor.state.phase in LIVE else None
-            loop.take(actor, Attached(run, actor.last_lines(run.started_real_ns) if run is not None else ()))
+            gone = run is not None and run.state is RunPhase.GONE  # then logger has taken its last lines
+            output = actor.last_lines(run.started_real_ns) if run is not None and gone else ()
+            loop.take(actor, Attached(run, output))
             loop.ask(actor)
         for run in (*runs.values(), *others):
             self._stray(run)

@@ -12,6 +12,7 @@ from typing import Protocol
 import msgspec
 
 from vigil.model import say
+from vigil.model.errors import StartError
 from vigil.plan.types import Service
 from vigil.service import machine, spec
 from vigil.service.events import (
@@ -78,7 +79,7 @@ class Actor:
         self.name = service.name
         self.service = service
         self.order = order
-        self.state = State() if record is None else _decode(record)
+        self.state = State() if record is None else _read(service.name, record)
         self.dirty = False
         self._outside = outside
         self._acts: list[Spawn | Stop | Release | Signal | Say] = []
@@ -140,7 +141,7 @@ class Actor:
 
     def last_lines(self, started_real_ns: int) -> tuple[str, ...]:
         """The last lines of the run that started then."""
-        if not started_real_ns or not spec.captured(self.service):
+        if not started_real_ns or not spec.captured(self.service) or self.name not in self._outside.parked:
             return ()
         lines = self._outside.logs.last_lines(self.name, OUTPUT_LINES, started_real_ns)
         return tuple(line if len(line) <= _OUTPUT_LINE_MAX else line[:_OUTPUT_LINE_MAX] + "..." for line in lines)
@@ -157,3 +158,10 @@ class Actor:
             return SpawnFailed(run=NO_RUN, token=token, step=Step.PIPE, error=error.errno or 0)
         outside.shim.spawn(spec.spawn(self.service, token, self.order, outside.environment, outside.forward_format))
         return None
+
+
+def _read(name: str, record: bytes) -> State:
+    try:
+        return _decode(record)
+    except msgspec.MsgspecError as error:
+        raise StartError(f"cannot read the state of {name} in the journal: {error}") from error

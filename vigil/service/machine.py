@@ -410,7 +410,7 @@ class _Machine(Works):
             self.move(Phase.HELD, event.why, deadline_ns=0, short=False, waiting_for=event.blockers)
             task = state.task
             if task is not None and task.kind in STARTS:
-                self.end(ChangeStatus.ERROR, f"cannot be started: {event.why}")
+                self.end(ChangeStatus.ERROR, event.why)
         elif state.phase is Phase.HELD and (state.waiting_for != event.blockers or state.cause != event.why):
             self.set(waiting_for=event.blockers, cause=event.why)
 

@@ -110,6 +110,12 @@ _SHOWN = {
     Phase.EXITED: ServiceState.EXITED,
 }
 
+
+def described(state: State) -> str:
+    """The state that users see, to come after "it is"."""
+    return f"in {shown(state).value}" if state.phase in (Phase.BACKOFF, Phase.ERROR) else shown(state).value
+
+
 LIVE = frozenset((Phase.SPAWNING, Phase.ACTIVE, Phase.STOP_WAIT, Phase.STOPPING, Phase.ENDING))
 """Phases with a run, or with a SPAWN that may have become one."""
 

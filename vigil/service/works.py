@@ -13,7 +13,20 @@ from msgspec.structs import replace
 from vigil.model import duration
 from vigil.model.states import ChangeStatus
 from vigil.service.events import Around, Effect, Signal, WorkBegan, WorkEnded
-from vigil.service.state import LEAVING, LIVE, SETTLED_NS, Next, Phase, State, Work, WorkKind, deadline, settling, shown
+from vigil.service.state import (
+    LEAVING,
+    LIVE,
+    SETTLED_NS,
+    Next,
+    Phase,
+    State,
+    Work,
+    WorkKind,
+    deadline,
+    described,
+    settling,
+    shown,
+)
 from vigil.shim.messages import Run
 
 STARTS = (WorkKind.START, WorkKind.RESTART)
@@ -101,7 +114,7 @@ class Works:
         if self.around.closing:
             self.end(ChangeStatus.ERROR, self.around.closing)
         elif self.service.command is None:
-            self.end(ChangeStatus.ERROR, "cannot be started: the plan gives it no command")
+            self.end(ChangeStatus.ERROR, "the plan gives it no command")
         else:
             return True
         return False
@@ -124,7 +137,10 @@ class Works:
                 self.move(Phase.STOP_WAIT, self.start_cause(), next=Next.START, **_RESET)
                 self.effects.append(WorkBegan(work))
         else:
+            done = self.state.phase is Phase.EXITED
             self._begin_start(work)
+            if done and self.state.phase is Phase.WAITING:  # a oneshot: what requires it is up, and goes with it
+                self.effects.append(WorkBegan(work))
 
     def _begin_stop(self, work: Work) -> None:
         phase = self.state.phase
@@ -146,7 +162,7 @@ class Works:
             self.set(task=replace(work, begun=True))
             self.effects.append(Signal(Run(*state.run), work.signal))
         else:
-            self.end(ChangeStatus.ERROR, f"cannot be signalled: it is {shown(state).value}")
+            self.end(ChangeStatus.ERROR, f"it is {described(state)}")
 
     # --- on the way ---
 
