@@ -34,7 +34,7 @@ def main() -> None:
     rows = measure(peers, chosen.rounds, lambda peer: once(peer, 1))
     rows |= measure([peer for peer in peers if not peer.missing], chosen.rounds, lambda peer: once(peer, many))
     goals = {"first service": ("<=", 90.0), f"{many} services, after the first": ("<=", 150.0)}
-    report(__doc__, rows, "ms", goals)
+    report(__doc__, rows, "ms", goals, chosen)
 
 
 if __name__ == "__main__":

@@ -46,7 +46,7 @@ def main() -> None:
             "one write a line": once(peer, 500_000 // few, 1),
         }
 
-    report(__doc__, measure(peers, chosen.rounds, both), "MB/s", {"written in blocks of 50 KB": (">=", 150.0)})
+    report(__doc__, measure(peers, chosen.rounds, both), "MB/s", {"written in blocks of 50 KB": (">=", 150.0)}, chosen)
 
 
 if __name__ == "__main__":

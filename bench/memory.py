@@ -50,7 +50,7 @@ def main() -> None:
     chosen = options(__doc__, rounds=3)
     rows = measure([Vigil(), Supervisord(), S6()], chosen.rounds, once)
     goals = {"PID 1": ("<=", 300.0), f"vigil-keeper (largest of {COUNT})": ("<=", 300.0)}
-    report(__doc__, rows, "kB", goals)
+    report(__doc__, rows, "kB", goals, chosen)
 
 
 if __name__ == "__main__":

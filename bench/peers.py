@@ -316,11 +316,12 @@ def report(
     title: str,
     rows: Mapping[str, Mapping[str, Sequence[float]]],
     unit: str,
-    goals: Mapping[str, tuple[str, float]] | None = None,
+    goals: Mapping[str, tuple[str, float]],
+    chosen: Options,
 ) -> None:
     """Print medians, the range they come from, and how each peer compares with vigil.
 
-    ``goals``: by row, whether vigil's median shall be "<=" or ">=" which value.
+    ``goals``: by row, whether vigil's median shall be "<=" or ">=" which value; a smoke run tells nothing about that.
     """
     print(f"\n{title}")
     for row, peers in rows.items():
@@ -332,7 +333,7 @@ def report(
             print(
                 f"  {row if number == 0 else '':34} {peer:12} {digits(median):>8} {unit:5} {scope:20} {ratio}".rstrip()
             )
-        if own is not None and goals and row in goals:
+        if own is not None and row in goals and not chosen.smoke:
             comparison, goal = goals[row]
             reached = own <= goal if comparison == "<=" else own >= goal
             print(f"  {'':34} {'goal':12} {comparison} {goal:g} {unit}: {'reached' if reached else 'MISSED'}")

@@ -26,7 +26,7 @@ def once(peer: Peer, starts: int) -> Mapping[str, float]:
 def main() -> None:
     chosen = options(__doc__, rounds=3)
     rows = measure([Vigil(), Supervisord(), S6()], chosen.rounds, lambda peer: once(peer, 5 if chosen.smoke else 200))
-    report(__doc__, rows, "ms", {"start to start, median": ("<=", 5.0)})
+    report(__doc__, rows, "ms", {"start to start, median": ("<=", 5.0)}, chosen)
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ def main() -> None:
     count = 10 if chosen.smoke else 100
     peers: list[Peer] = [Vigil(), Supervisord(), S6()]
     rows = measure(peers, chosen.rounds, lambda peer: once(peer, count))
-    report(__doc__, rows, "ms", {f"{count} services": ("<=", 60.0)})
+    report(__doc__, rows, "ms", {f"{count} services": ("<=", 60.0)}, chosen)
 
 
 if __name__ == "__main__":
