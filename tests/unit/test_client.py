@@ -444,7 +444,7 @@ def test_follow_ends_with_vigild(w: World) -> None:
     thread.join(30)
     (problem,) = results
     assert isinstance(problem, Unreachable)
-    assert problem.gone
+    assert (problem.gone, str(problem)) == (True, "vigild has ended")
 
 
 # Stop and restart of vigild.

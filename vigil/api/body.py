@@ -14,6 +14,7 @@ import falcon
 
 Event = dict[str, Any]
 Receive = Callable[[], Awaitable[Event]]
+Send = Callable[[Event], Awaitable[None]]
 
 
 class Body:

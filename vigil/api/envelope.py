@@ -61,3 +61,12 @@ def failure(status: int, message: str, kind: str | None = None) -> bytes:
     head = b'{"type":"error","status-code":%d,"status":%b,"result":' % (status, _encoder.encode(phrase(status)))
     result = _encoder.encode(ErrorResult(message=message, kind=kind or _KINDS.get(status, "error")))
     return head + result + b',"message":' + told + b"}\n"
+
+
+def alone(status: int, message: str) -> bytes:
+    """A whole answer, head and all, to what never reached the application. The connection is closed after it."""
+    body = failure(status, message)
+    return (
+        f"HTTP/1.1 {status} {phrase(status)}\r\nServer: vigild\r\nContent-Type: application/json\r\n"
+        f"Cache-Control: no-store\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n"
+    ).encode("latin-1") + body

@@ -10,7 +10,7 @@ import falcon.asgi
 
 from vigil.api import envelope
 from vigil.api.operation import JSON
-from vigil.api.protocol import where
+from vigil.api.trace import where
 from vigil.model import say
 from vigil.model.errors import VigilError
 from vigil.model.suggest import hint

@@ -15,9 +15,9 @@ import falcon.asgi
 import msgspec
 
 from vigil.api import envelope
+from vigil.api.answer import Answer
 from vigil.api.body import too_large
 from vigil.api.caller import Caller
-from vigil.api.protocol import Answer
 from vigil.api.stream import Stream
 from vigil.model.api import Change, Request
 from vigil.model.errors import BadRequest

@@ -25,13 +25,14 @@ from typing import Any, cast
 from gunicorn.asgi.protocol import ASGIProtocol  # type: ignore[import-untyped]
 
 from vigil.api import envelope
-from vigil.api.body import Body, Event, Receive
+from vigil.api.answer import Answer
+from vigil.api.body import Body, Receive, Send
 from vigil.api.caller import Caller, identify
 from vigil.api.settings import Settings
+from vigil.api.trace import where
 from vigil.model import say
 from vigil.model.states import Access
 
-Send = Callable[[Event], Awaitable[None]]
 App = Callable[[dict[str, Any], Receive, Send], Awaitable[None]]
 
 _REFUSALS_EVERY = 60.0  # seconds between two warnings about refused connections
@@ -269,7 +270,7 @@ class Connection(ASGIProtocol):  # type: ignore[misc] # gunicorn carries no type
         self._complained = True
         part = _UNNAMED.get(type(sys.exc_info()[1]).__name__)
         what = f'its {part} "{message}" makes no sense' if part else message
-        self._safe_write(_plain_answer(status, f"cannot read the request: {what}" if status != 500 else _BUG))
+        self._safe_write(envelope.alone(status, f"cannot read the request: {what}" if status != 500 else _BUG))
 
     def _close_transport(self) -> None:
         """Close, but let a client that may still be sending see why."""
@@ -345,7 +346,7 @@ class Connection(ASGIProtocol):  # type: ignore[misc] # gunicorn carries no type
         """Say that there is no room. No draining: that would take the room that is not there."""
         self._refused = True
         message = f"cannot serve more than {self._settings.connections} connections: close some, or try again"
-        transport.write(_plain_answer(503, message))
+        transport.write(envelope.alone(503, message))
         transport.close()
 
     def _cancel_head_timer(self) -> None:
@@ -397,49 +398,6 @@ class Connection(ASGIProtocol):  # type: ignore[misc] # gunicorn carries no type
         self._look_at_stalled_later()
 
 
-class Answer:
-    """The ``send`` that Falcon gets, and what has to happen when the request is over."""
-
-    __slots__ = ("_closers", "_connection", "_receiver", "_send")
-
-    def __init__(self, connection: Connection, send: Send, receiver: Any) -> None:
-        self._connection = connection
-        self._send = send
-        self._receiver = receiver
-        self._closers: list[Callable[[], None]] = []
-
-    @property
-    def body_limit(self) -> int:
-        """How many bytes the body of the request may have."""
-        return self._connection.body_limit
-
-    async def __call__(self, event: Event) -> None:
-        """Pass an event of the answer on."""
-        if event["type"] == "http.response.start":
-            event["headers"] = [*event["headers"], (b"server", b"vigild"), (b"cache-control", b"no-store")]
-            if not self._receiver._complete:
-                # Nobody knows where the next request begins.
-                event["headers"].append((b"connection", b"close"))
-                self._connection.no_more_requests()
-        await self._send(event)
-        if event.get("more_body") and not event.get("body"):
-            self._connection.flush_head()
-
-    async def aside(self, chunk: bytes) -> None:
-        """Send ``chunk`` between two chunks of the app; not at all while the client is behind."""
-        if not self._connection.writing_paused:
-            await self._send({"type": "http.response.body", "body": chunk, "more_body": True})
-
-    def at_end(self, close: Callable[[], None]) -> None:
-        """Call ``close`` when the request is over, however it ends."""
-        self._closers.append(close)
-
-    def close(self) -> None:
-        """Do what ``at_end`` was told."""
-        while self._closers:
-            self._closers.pop()()
-
-
 # Errors of gunicorn's parser whose message is nothing but what stood there.
 _UNNAMED = {
     "InvalidRequestMethod": "method",
@@ -448,22 +406,3 @@ _UNNAMED = {
     "UnsupportedTransferCoding": "Transfer-Encoding",
 }
 _BUG = "cannot answer: this is a bug in vigild, and its log says more (vigil logs vigild)"
-
-
-def _plain_answer(status: int, message: str) -> bytes:
-    body = envelope.failure(status, message)
-    return (
-        f"HTTP/1.1 {status} {envelope.phrase(status)}\r\nServer: vigild\r\nContent-Type: application/json\r\n"
-        f"Cache-Control: no-store\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n"
-    ).encode("latin-1") + body
-
-
-def where(problem: BaseException | None) -> str:
-    """Where it was raised and through which functions, innermost first, short enough for one line."""
-    places = []
-    trace = problem.__traceback__ if problem is not None else None
-    while trace is not None:
-        code = trace.tb_frame.f_code
-        places.append(f"{code.co_filename.rpartition('/')[2]}:{trace.tb_lineno} {code.co_name}")
-        trace = trace.tb_next
-    return " < ".join(reversed(places[-6:]))

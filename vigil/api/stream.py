@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
+from vigil.api.answer import Answer
 from vigil.api.needs import Follower
-
-if TYPE_CHECKING:
-    from vigil.api.protocol import Answer
 
 
 class Stream:

@@ -121,6 +121,10 @@ class Client:
                         place = event_id or place
             except (Lost, TimeoutError):
                 time.sleep(0.02)
+            except Unreachable as problem:
+                if problem.gone:
+                    raise Unreachable("vigild has ended", gone=True) from None
+                raise
 
     def get(self, path: str, *, slack: float = 0.0, **parameters: Sequence[str] | str | None) -> bytes:
         """The result of a question as it came, in JSON. ``slack``: seconds that vigild may take on purpose."""
