@@ -10,6 +10,7 @@ import itertools
 import os
 import signal
 import socket
+import struct
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -21,6 +22,8 @@ from vigil._native import lib
 from vigil.shim import messages as m
 from vigil.shim import wire
 
+# A Python that an unprivileged user may execute too: that of an environment may stand in a folder of root's.
+PYTHON = "/usr/bin/python3" if Path("/usr/bin/python3").exists() else sys.executable
 PROXY = """#!{python} -IS
 import os, signal, socket, sys
 signal.signal(signal.SIGTERM, signal.SIG_DFL)
@@ -40,6 +43,7 @@ class Control:
     def __init__(self, link: socket.socket, pid: int, tokens: Iterator[int]) -> None:
         self.link = link
         self.pid = pid  # in vigild's namespace
+        self.host = 0  # as the test sees it
         self.runs: tuple[m.RunState, ...] = ()
         self.parked: dict[str, int] = {}
         self.welcome = m.Welcome()
@@ -171,8 +175,13 @@ class Pid1(Daemon):
         self.listener.bind(path)
         self.listener.listen(8)
         proxy = folder / "python"
-        proxy.write_text(PROXY.format(python=sys.executable, path=path))
+        proxy.write_text(PROXY.format(python=PYTHON, path=path))
         proxy.chmod(0o755)
+        if more.pop("open_to_all", False):  # vigild is made somebody else
+            for place in (folder, *folder.parents):
+                if place.owner() == "root" and place != Path("/"):
+                    place.chmod(place.stat().st_mode | 0o055)
+            Path(path).chmod(0o777)
         self._links: list[socket.socket] = []
         self._tokens = itertools.count(1)
         env = {"VIGIL_PYTHON": str(proxy)} | dict(more.pop("env", {}))
@@ -184,9 +193,12 @@ class Pid1(Daemon):
         connection, _ = self.listener.accept()
         with connection:
             pid, fds, _, _ = socket.recv_fds(connection, 64, 1)
+            host = struct.unpack("=iii", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[0]
         link = socket.socket(fileno=fds[0])
         self._links.append(link)
-        return Control(link, int(pid), self._tokens)
+        control = Control(link, int(pid), self._tokens)
+        control.host = host
+        return control
 
     def attached(self, settings: m.Settings | None = None) -> Control:
         """The next life of control, attached and READY."""
@@ -196,10 +208,12 @@ class Pid1(Daemon):
 
     def kill_control(self, control: Control, signo: int = signal.SIGKILL) -> None:
         """End this life of control."""
-        os.kill(self.host_pid(control.pid), signo)
+        os.kill(control.host, signo)
 
     def end(self) -> None:
         """Ends everything, links too."""
+        if self.running() and self._find():  # a prefix that changed the user lost what ends it with unshare
+            os.kill(self._find(), signal.SIGKILL)
         super().end()
         for link in self._links:
             link.close()
@@ -213,4 +227,4 @@ def plain(kind: int, value: int = 0) -> bytes:
     return wire._bytes(message)
 
 
-__all__ = ["Control", "Pid1", "lib", "m", "plain", "seal", "wire"]
+__all__ = ["PYTHON", "Control", "Pid1", "lib", "m", "plain", "seal", "wire"]

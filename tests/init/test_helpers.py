@@ -21,8 +21,8 @@ def test_a_control_that_fails_before_it_was_ready_ends_vigild_with_its_code(pid1
 
 def test_the_output_and_code_of_a_control_that_ends_come_through(pid1: Callable[..., Pid1]) -> None:
     script = "#!/bin/sh\necho out; echo err >&2; exit 3\n"
-    daemon = pid1(prefix=("/bin/sh", "-c", f"printf '{script}' > $VIGIL_PYTHON.own; chmod 755 $VIGIL_PYTHON.own;"
-                          ' VIGIL_PYTHON=$VIGIL_PYTHON.own exec "$@"', "sh"))  # fmt: skip
+    daemon = pid1(prefix=("/bin/sh", "-c", (f"printf '{script}' > $VIGIL_PYTHON.own; chmod 755 $VIGIL_PYTHON.own;"
+                          ' VIGIL_PYTHON=$VIGIL_PYTHON.own exec "$@"'), "sh"))  # fmt: skip
     assert daemon.wait() == 3
     assert (daemon.stdout, daemon.stderr) == ("out\n", "err\n")
 
@@ -72,7 +72,9 @@ def test_a_logger_that_is_killed_or_hung_is_replaced(pid1: Callable[..., Pid1]) 
     for signo in (signal.SIGKILL, signal.SIGSTOP):
         logger = daemon.only("vigil-logger")
         os.kill(daemon.host_pid(logger.pid), signo)
-        daemon.until(lambda old=logger: [p.pid for p in daemon.named("vigil-logger")] not in ([], [old.pid]), "another logger")
+        daemon.until(
+            lambda old=logger: [p.pid for p in daemon.named("vigil-logger")] not in ([], [old.pid]), "another logger"
+        )
     assert control.end(control.sh("exit 5").run).exit_code == 5
 
 
@@ -108,7 +110,15 @@ def test_no_signal_but_those_ends_vigild(pid1: Callable[..., Pid1]) -> None:
     for signo in range(1, 65):
         if signo in (signal.SIGKILL, signal.SIGSTOP, signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, 32, 33):
             continue
-        if signo in (signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGABRT, signal.SIGTRAP, signal.SIGSYS):
+        if signo in (
+            signal.SIGSEGV,
+            signal.SIGBUS,
+            signal.SIGFPE,
+            signal.SIGILL,
+            signal.SIGABRT,
+            signal.SIGTRAP,
+            signal.SIGSYS,
+        ):
             continue  # from an ancestor namespace these kill, since a fault of its own must end it with a core
         daemon.signal(signo)
     assert control.end(control.sh("exit 6").run).exit_code == 6

@@ -195,7 +195,9 @@ def test_a_snapshot_tells_everything_that_is_under_way(pid1: Callable[..., Pid1]
     daemon = pid1()
     first = daemon.attached()
     read, write = os.pipe()
-    deaf = first.sh("trap '' TERM; echo; while :; do sleep 0.1; done", kill_delay=1000, fds=(None, write, None), note=b"deaf")
+    deaf = first.sh(
+        "trap '' TERM; echo; while :; do sleep 0.1; done", kill_delay=1000, fds=(None, write, None), note=b"deaf"
+    )
     os.read(read, 1)
     first.send(wire.stop(deaf.run))
     first.expect(m.Stopping)

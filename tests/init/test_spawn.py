@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from tests.init.pid1 import Control, Pid1, lib, m, plain, wire
+from tests.init.pid1 import PYTHON, Control, Pid1, lib, m, plain, wire
 
 LOOK = """
 import json, os, resource, signal
@@ -34,7 +34,7 @@ print(json.dumps({
 def look(control: Control, *argv: str, **more: Any) -> dict[str, Any]:
     """What a child sees of itself."""
     read, write = os.pipe()
-    control.end(control.spawn("/usr/bin/python3", "-IS", "-c", LOOK, *argv, fds=(None, write, None), **more).run)
+    control.end(control.spawn(PYTHON, "-IS", "-c", LOOK, *argv, fds=(None, write, None), **more).run)
     os.close(write)
     with open(read, "rb") as output:
         return msgspec.json.decode(output.read())
@@ -44,9 +44,9 @@ def test_a_child_has_nothing_but_what_was_meant_for_it(pid1: Callable[..., Pid1]
     # vigild is started with a blocked and an ignored signal, and descriptors that are not close-on-exec.
     leak = os.open(tmp_path, os.O_RDONLY)
     os.set_inheritable(leak, True)
-    prefix = ("/usr/bin/python3", "-c", "import os, signal, sys; signal.signal(signal.SIGUSR1, signal.SIG_IGN);"
+    prefix = (PYTHON, "-c", ("import os, signal, sys; signal.signal(signal.SIGUSR1, signal.SIG_IGN);"
               " signal.signal(signal.SIGCHLD, signal.SIG_IGN); signal.pthread_sigmask(0, [signal.SIGHUP, signal.SIGCHLD]);"
-              " os.dup2(0, 77); os.execv(sys.argv[1], sys.argv[1:])")  # fmt: skip
+              " os.dup2(0, 77); os.execv(sys.argv[1], sys.argv[1:])"))  # fmt: skip
     child = look(pid1(prefix=prefix).attached())
     os.close(leak)
     assert child["fds"] == [0, 1, 2]

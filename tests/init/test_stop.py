@@ -9,14 +9,17 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.init.pid1 import Control, Pid1, m, wire
+from tests.init.pid1 import PYTHON, Control, Pid1, m, wire
 
 TIMES = 100
-PYTHON = "import os, signal, sys, time\n"
+IMPORTS = "import os, signal, sys, time\n"
 DEAF = "signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
 
 # Each prints a line when it stands, since a stop before that would meet another tree.
-DAEMON = PYTHON + DEAF + """
+DAEMON = (
+    IMPORTS
+    + DEAF
+    + """
 if os.fork() == 0:
     os.setsid()
     if os.fork() == 0:
@@ -26,7 +29,10 @@ if os.fork() == 0:
 os.wait()
 time.sleep(1000)
 """
-POLITE_LEADER = PYTHON + """
+)
+POLITE_LEADER = (
+    IMPORTS
+    + """
 if os.fork() == 0:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     os.write(1, b"stands\\n")
@@ -34,7 +40,11 @@ if os.fork() == 0:
 signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
 time.sleep(1000)
 """
-GENERATIONS = PYTHON + DEAF + """
+)
+GENERATIONS = (
+    IMPORTS
+    + DEAF
+    + """
 ready, write = os.pipe()
 def grow(depth):
     if depth == 3:
@@ -53,7 +63,10 @@ while count < 1 + 8 + 32 + 160:
 os.write(1, b"stands\\n")
 time.sleep(1000)
 """
-REPARENTED = PYTHON + """
+)
+REPARENTED = (
+    IMPORTS
+    + """
 if os.fork() == 0:
     signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
     if os.fork() == 0:
@@ -65,6 +78,7 @@ if os.fork() == 0:
 signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
 time.sleep(1000)
 """
+)
 TREES = {
     "a deaf daemon in a session of its own": DAEMON,
     "a deaf child of a polite leader": POLITE_LEADER,
@@ -77,7 +91,7 @@ def stands(control: Control, script: str, **more: object) -> m.Run:
     """Start a tree, and return once it stands."""
     read, write = os.pipe()
     try:
-        run = control.spawn("/usr/bin/python3", "-IS", "-c", script, fds=(None, write, None), **more).run
+        run = control.spawn(PYTHON, "-IS", "-c", script, fds=(None, write, None), **more).run
         os.close(write)
         write = -1
         assert os.read(read, 100) == b"stands\n"
@@ -105,7 +119,9 @@ def test_a_stop_leaves_nothing_of(pid1: Callable[..., Pid1], tree: str) -> None:
 
 
 def test_a_fork_bomb_of_sessions_under_an_unprivileged_user_is_emptied(pid1: Callable[..., Pid1], root: None) -> None:
-    bomb = PYTHON + """
+    bomb = (
+        IMPORTS
+        + """
 for s in range(1, 32):
     if s not in (9, 17, 19): signal.signal(s, signal.SIG_IGN)
 told = False
@@ -119,6 +135,7 @@ while True:
             os.write(1, b"stands\\n")
             told = True
 """
+    )
     daemon = pid1()
     control = daemon.attached()
     run = stands(control, bomb, kill_delay=0.01, uid=61234, gid=61234, groups=(), limits=((6, 500, 500),))
@@ -157,7 +174,7 @@ def test_a_stopped_keeper_does_not_hold_up_a_stop(pid1: Callable[..., Pid1]) -> 
 
 def test_the_kill_delay_is_waited_for_and_then_kept(pid1: Callable[..., Pid1]) -> None:
     control = pid1().attached()
-    run = stands(control, PYTHON + DEAF + "os.write(1, b'stands\\n')\ntime.sleep(1000)", kill_delay=0.5)
+    run = stands(control, IMPORTS + DEAF + "os.write(1, b'stands\\n')\ntime.sleep(1000)", kill_delay=0.5)
     began = time.monotonic()
     exited = control.stop(run)
     assert time.monotonic() - began >= 0.5
@@ -175,8 +192,8 @@ def test_the_stop_signal_is_the_one_asked_for(pid1: Callable[..., Pid1]) -> None
     control = pid1().attached()
     read, write = os.pipe()
     run = control.spawn(
-        "/usr/bin/python3", "-IS", "-c",
-        PYTHON + "signal.signal(signal.SIGUSR1, lambda *_: os._exit(42))\nos.write(1, b'x')\ntime.sleep(1000)",
+        PYTHON, "-IS", "-c",
+        IMPORTS + "signal.signal(signal.SIGUSR1, lambda *_: os._exit(42))\nos.write(1, b'x')\ntime.sleep(1000)",
         fds=(None, write, None), stop_signal=signal.SIGUSR1, kill_delay=None,
     ).run  # fmt: skip
     os.read(read, 1)
@@ -188,7 +205,9 @@ def test_the_stop_signal_is_the_one_asked_for(pid1: Callable[..., Pid1]) -> None
 def test_orphans_that_are_nobodys_are_reaped(pid1: Callable[..., Pid1]) -> None:
     daemon = pid1()
     control = daemon.attached()
-    storm = PYTHON + """
+    storm = (
+        IMPORTS
+        + """
 for _ in range(3000):
     while True:
         try:
@@ -204,6 +223,7 @@ for _ in range(3000):
 os.write(1, b"stands\\n")
 time.sleep(1000)
 """
+    )
     run = stands(control, storm)
     daemon.until(lambda: not [p for p in daemon.processes().values() if p.state == "Z"], "no zombie")
     control.stop(run)
@@ -229,7 +249,9 @@ def test_a_whole_stop_goes_by_rank_within_each_component(pid1: Callable[..., Pid
     for component in (1, 2):
         for rank in (0, 1, 2):
             # The higher the rank, the slower: only order can make the lowest come last.
-            run = control.sh(f"trap 'sleep 0.{rank}; exit 0' TERM; while :; do sleep 0.02; done", component=component, rank=rank)
+            run = control.sh(
+                f"trap 'sleep 0.{rank}; exit 0' TERM; while :; do sleep 0.02; done", component=component, rank=rank
+            )
             tokens[run.token] = (component, rank)
     time_up = time.monotonic() + 20
     order = [tokens[token] for token in whole_stop(daemon, control)]
