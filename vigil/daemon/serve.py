@@ -79,16 +79,16 @@ class _Life:
     async def _end(self) -> None:
         started = self._started
         loop = asyncio.get_running_loop()
+        asked = started.link.shutdown_asked
+        restarts = asked is not None and asked[1] and not self._told_to_end
+        if started.listener is not None and not restarts:
+            started.listener.remove()  # first, so that nobody connects any more to wait for nothing
         if self._server is not None:
             self._server.close()
             deadline = loop.time() + _FLUSH
             # The server tells nobody when its last connection is gone: gunicorn's protocol has no such call.
             while self._server.connections and loop.time() < deadline:  # noqa: ASYNC110
                 await asyncio.sleep(0.005)
-        asked = started.link.shutdown_asked
-        goes_on = asked is not None and asked[1] and not self._told_to_end
-        if started.listener is not None and not goes_on:
-            started.listener.remove()
 
 
 def _lost(reason: str) -> None:

@@ -110,6 +110,9 @@ def start(options: Options, fd: int) -> Started:
         overlord = Overlord(shim=link, store=store, logs=logs, clock=clock, settings=settings)
         _tell(welcome, plan, begun, options)
         overlord.attach(welcome, Snapshot(snapshot.runs, parked))
+        for name, unknown in parked.items():
+            if not name.startswith("log/"):  # a newer control's, before this one: it stays parked
+                os.close(unknown)
         overlord.autostart()
         link.breathe()
     except BaseException:
