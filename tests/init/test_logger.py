@@ -540,6 +540,7 @@ def test_a_thousand_runs_with_two_streams_each(world: World) -> None:
     assert kept < 30, "no descriptor of a run that is over is kept"
 
 
+@pytest.mark.plain
 def test_memory_and_pages_are_given_back(world: World) -> None:
     out, stdout = world.pipe()
     play = world.play(stdout)
