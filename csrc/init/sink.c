@@ -774,6 +774,15 @@ static void see_progress(struct sink *sink, uint64_t now)
     }
 }
 
+/* Somebody else appends to the file too: its size does not tell exactly any more what is out, so little is put at stake. */
+static void look_for_others(struct sink *sink)
+{
+    struct stat status;
+
+    if (fstat(sink->fd, &status) == 0 && (uint64_t)status.st_size > sink->intent->file_size + sink->intent->size)
+        sink->pages = 1;
+}
+
 void sink_done(struct sink *sink, uint64_t now)
 {
     uint64_t word;
@@ -799,6 +808,8 @@ void sink_done(struct sink *sink, uint64_t now)
         fall_back(sink, now);
         break;
     default:
+        if (sink->intent->state == INTENT_APPEND)
+            look_for_others(sink);
         commit(sink, false);
         if (sink->unsaid)
             say_dropped(sink);

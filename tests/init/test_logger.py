@@ -566,7 +566,10 @@ def test_memory_and_pages_are_given_back(world: World) -> None:
     assert play.process
     rollup = Path(f"/proc/{play.process.pid}/smaps_rollup").read_text(encoding="ascii")
     private = sum(int(line.split()[1]) for line in rollup.splitlines() if line.startswith("Private_"))
-    assert private * 1024 - kept() < 2 << 20, "the logs themselves, which nobody else has mapped here, are not counted"
+    if os.environ.get("VIGIL_TEST_SANITIZE") != "1":  # which has shadow memory
+        assert private * 1024 - kept() < 2 << 20, (
+            "the logs themselves, which nobody else has mapped here, are not counted"
+        )
 
 
 def test_the_link_is_answered_while_everything_is_in_motion(world: World) -> None:
