@@ -335,24 +335,22 @@ def test_a_ping_is_answered_by_the_link_itself(world):
         control.until(lambda: world.peer.pongs == [5])
 
 
-def test_a_control_that_answers_no_ping_is_replaced(world):
-    if not world.real:
-        pytest.skip("the fake has no watchdog: it asks when a test says so")
-    control = world.attach(Settings(watchdog=1.0))
-    run = start(world, control, world.service(1, "keep"))
+@pytest.mark.pid1
+def test_a_control_that_answers_no_ping_is_replaced(real):
+    control = real.attach(Settings(watchdog=1.0))
+    run = start(real, control, real.service(1, "keep"))
     begun = time.monotonic()
-    again = world.attach()
+    again = real.attach()
     assert 1.0 <= time.monotonic() - begun < 10
     assert [state.run for state in again.snapshot.runs] == [run]
     control.until(lambda: control.lost)
 
 
-def test_garbage_costs_control_its_life_and_services_nothing(world):
-    if not world.real:
-        pytest.skip("the fake takes garbage for a mistake of the test")
-    control = world.attach()
-    run = start(world, control, world.service(1, "keep"))
+@pytest.mark.pid1
+def test_garbage_costs_control_its_life_and_services_nothing(real):
+    control = real.attach()
+    run = start(real, control, real.service(1, "keep"))
     control.link._socket.send(b"\x10\0\0\0\xff\xff\0\0" + bytes(8))
     control.until(lambda: control.lost)
-    again = world.attach()
+    again = real.attach()
     assert [(state.run, state.state) for state in again.snapshot.runs] == [(run, RunPhase.RUNNING)]
