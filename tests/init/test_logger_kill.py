@@ -62,7 +62,7 @@ class Sinks:
         return write
 
     def _check(self, read: int) -> None:
-        command = [self.load, "check", str(self.rate), *self.stray]
+        command = [str(self.load), "check", str(self.rate), *self.stray]
         self.checks.append(
             subprocess.Popen(command, stdin=read, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         )
@@ -126,7 +126,7 @@ def test_every_line_comes_once_whoever_is_killed_when(
         for tag in range(WRITERS):
             play.ring(f"s{tag}", *size)
             write = play.stream(tag + 1, 1 + tag % 2, f"s{tag}")
-            command = [load, "write", str(tag), "1000000000", *(["long"] if long else [])]
+            command = [str(load), "write", str(tag), "1000000000", *(["long"] if long else [])]
             writers.append(subprocess.Popen(command, stdout=write, stderr=subprocess.PIPE, text=True))
             os.close(write)
         for _ in range(kills):

@@ -387,7 +387,8 @@ def test_a_slow_follower_loses_only_what_the_log_has_lost(world: Any) -> None:
             w.write("web", *[f"{total + n} " + "x" * 100 for n in range(500)])
             total += 500
             await take_lines(quick, 500)
-        missed, got = 0, []
+        missed = 0
+        got: list[int] = []
         while not got or got[-1] != total - 1:
             for line in (await take(slow)).splitlines():
                 entry = json.loads(line)
