@@ -2,10 +2,11 @@
 
     python -m tests.chaos.kill --kills 2000 --seed 1
 
-20 services write numbered lines, 12 MB/s together. Each kill comes 0 to 5 ms after the successor's first sign of life: for logger
-the first byte it forwarded, for control its first API answer. With every tenth kill of control a stop, a start and a restart are
-asked for just before. Afterwards: the same pids, no restart counted, every line once and in order on stdout, the unbroken end of
-it in the logs, and each command carried out exactly once. Prints what it did; exits with 1 where something is wrong.
+20 services write numbered lines, 12 MB/s together. Each kill comes 0 to 5 ms after the successor's first sign of life:
+for logger the first byte it forwarded, for control its first API answer. With every tenth kill of control a stop, a
+start and a restart are asked for just before. Afterwards: the same pids, no restart counted, every line once and in
+order on stdout, the unbroken end of it in the logs, and each command carried out exactly once. Prints what it did;
+exits with 1 where something is wrong.
 """
 
 from __future__ import annotations
@@ -79,8 +80,10 @@ class World:
     def plan(self, load: Path) -> str:
         """Twenty writers, and three services for commands, which note each of their starts."""
         lines = ["services:"]
-        for name in self.writers:
-            lines.append(f"  {name}: {{startup: enabled, command: [{load}, write, '{RATE}', {self.folder}/{name}]}}")
+        lines.extend(
+            f"  {name}: {{startup: enabled, command: [{load}, write, '{RATE}', {self.folder}/{name}]}}"
+            for name in self.writers
+        )
         for name in COMMANDED:
             startup = "disabled" if name == "c-start" else "enabled"
             lines.append(
@@ -122,9 +125,12 @@ class World:
         os.kill(logger, 9)
         self.logger_kills += 1
         until(lambda: self.child("vigil-logger", logger), "the next logger")
-        # The dead one forwards nothing more: what it forwarded was taken or is in the pipe. (Counts only grow, in this order.)
+        # The dead one forwards nothing more: what it forwarded was taken or is in the pipe. (Counts only grow, in this
+        # order.)
         mark = self.taken[0] + self.in_pipe()
-        until(lambda: self.taken[0] + self.in_pipe() > mark + 131072 or self.taken[0] > mark, "a line of the next logger")
+        until(
+            lambda: self.taken[0] + self.in_pipe() > mark + 131072 or self.taken[0] > mark, "a line of the next logger"
+        )
 
     def kill_control(self) -> None:
         """One kill, and the wait for the successor's first answer."""
@@ -145,7 +151,9 @@ class World:
 
     def post(self, action: str, service: str, key: str) -> tuple[int, dict[str, Any]]:
         """POST /v1/services."""
-        return self.daemon.api("POST", "/v1/services", {"action": action, "services": [service]}, {"Idempotency-Key": key})
+        return self.daemon.api(
+            "POST", "/v1/services", {"action": action, "services": [service]}, {"Idempotency-Key": key}
+        )
 
     def command(self, control: int) -> None:
         """Ask for a stop, a start and a restart, and kill control at a moment in which it has them or not."""
@@ -158,7 +166,8 @@ class World:
             connection.connect(str(self.daemon.socket))
             connection.sendall(
                 b"POST /v1/services HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
-                b"Idempotency-Key: %s-%s\r\nContent-Length: %d\r\n\r\n%s" % (self.key.encode(), action.encode(), len(body), body)
+                b"Idempotency-Key: %s-%s\r\nContent-Length: %d\r\n\r\n%s"
+                % (self.key.encode(), action.encode(), len(body), body)
             )
             open_sockets.append(connection)
         end = time.perf_counter() + self.dice.uniform(0, 0.01)
@@ -276,7 +285,9 @@ def main() -> int:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="vigil") as folder:
         try:
-            figures = run(Path(folder), options.vigild, options.kills, options.seed, lambda text: print(text, flush=True))
+            figures = run(
+                Path(folder), options.vigild, options.kills, options.seed, lambda text: print(text, flush=True)
+            )
         except AssertionError as wrong:
             print(f"FAILED (seed {options.seed}): {wrong}")
             return 1

@@ -1,7 +1,7 @@
 """PID 1 under test without Python's control: the test itself is control.
 
-vigild is started as a real PID 1 of its own namespace. What it executes as control is a little program that hands descriptor 3 to
-the test and then only lives; the test speaks the protocol, and ends "control" by killing that program.
+vigild is started as a real PID 1 of its own namespace. What it executes as control is a little program that hands
+descriptor 3 to the test and then only lives; the test speaks the protocol, and ends "control" by killing that program.
 """
 
 from __future__ import annotations

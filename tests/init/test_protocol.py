@@ -91,7 +91,8 @@ REFUSED: dict[str, tuple[Callable[[Control], None], int, int]] = {
     "SPAWN of a session": (
         lambda c: c.ask(c.spec("/bin/true", kind=m.RunKind.SESSION)) and None, lib.VG_SPAWN, errno.ENOSYS),
     "SPAWN with a log that is not parked": (
-        lambda c: c.ask(c.spec("/bin/true", log_mode=m.LogMode.ENABLED, log="nope")) and None, lib.VG_SPAWN, errno.ENOENT),
+        lambda c: c.ask(c.spec("/bin/true", log_mode=m.LogMode.ENABLED, log="nope")) and None,
+        lib.VG_SPAWN, errno.ENOENT),
 }  # fmt: skip
 
 

@@ -23,8 +23,9 @@ print(json.dumps({
     "fds": [fd for fd in fds if os.path.exists(f"/proc/self/fd/{fd}")],
     "blocked": int(status["SigBlk"], 16), "ignored": int(status["SigIgn"], 16), "caught": int(status["SigCgt"], 16),
     "session": os.getsid(0) == os.getpid(), "group": os.getpgid(0) == os.getpid(),
-    "uid": os.getresuid(), "gid": os.getresgid(), "groups": os.getgroups(), "umask": status["Umask"], "nice": os.nice(0),
-    "cwd": os.getcwd(), "nofile": resource.getrlimit(resource.RLIMIT_NOFILE), "core": resource.getrlimit(resource.RLIMIT_CORE),
+    "uid": os.getresuid(), "gid": os.getresgid(), "groups": os.getgroups(),
+    "umask": status["Umask"], "nice": os.nice(0), "cwd": os.getcwd(),
+    "nofile": resource.getrlimit(resource.RLIMIT_NOFILE), "core": resource.getrlimit(resource.RLIMIT_CORE),
     "oom": open("/proc/self/oom_score_adj").read().strip(), "environ": dict(os.environ), "argv": os.sys.argv,
     "stdin": os.readlink("/proc/self/fd/0"), "parent": open(f"/proc/{os.getppid()}/comm").read().strip(),
 }), flush=True)
@@ -45,7 +46,8 @@ def test_a_child_has_nothing_but_what_was_meant_for_it(pid1: Callable[..., Pid1]
     leak = os.open(tmp_path, os.O_RDONLY)
     os.set_inheritable(leak, True)
     prefix = (PYTHON, "-c", ("import os, signal, sys; signal.signal(signal.SIGUSR1, signal.SIG_IGN);"
-              " signal.signal(signal.SIGCHLD, signal.SIG_IGN); signal.pthread_sigmask(0, [signal.SIGHUP, signal.SIGCHLD]);"
+              " signal.signal(signal.SIGCHLD, signal.SIG_IGN);"
+              " signal.pthread_sigmask(0, [signal.SIGHUP, signal.SIGCHLD]);"
               " os.dup2(0, 77); os.execv(sys.argv[1], sys.argv[1:])"))  # fmt: skip
     child = look(pid1(prefix=prefix).attached())
     os.close(leak)

@@ -11,7 +11,8 @@ import pytest
 from tests.init.pid1 import PYTHON, Control, Pid1, m
 from tests.init.test_stop import DAEMON, GENERATIONS, POLITE_LEADER, REPARENTED, stands
 
-# A classic BPF program: for each of these numbers the answer is this errno, else all is as usual. argv: errno numbers -- command
+# A classic BPF program: for each of these numbers the answer is this errno, else all is as usual.
+# argv: errno numbers -- command
 FILTER = """
 import ctypes, os, struct, sys
 at = sys.argv.index("--")
@@ -112,8 +113,10 @@ def test_few_processes_are_a_shortage_and_pass(pid1: Callable[..., Pid1], root: 
         PYTHON,
         "-IS",
         "-c",
-        "import os, resource, sys; resource.setrlimit(resource.RLIMIT_NPROC, (30, 30)); os.setgroups([]);"
-        " os.setgid(61299); os.setuid(61299); os.execv(sys.argv[1], sys.argv[1:])",
+        (
+            "import os, resource, sys; resource.setrlimit(resource.RLIMIT_NPROC, (30, 30)); os.setgroups([]);"
+            " os.setgid(61299); os.setuid(61299); os.execv(sys.argv[1], sys.argv[1:])"
+        ),
     )
     daemon = pid1(prefix=prefix, open_to_all=True)
     control = daemon.attached()

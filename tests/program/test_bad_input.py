@@ -10,9 +10,15 @@ import pytest
 from tests.daemon import Daemon
 
 BAD: dict[str, tuple[str, list[str]]] = {
-    "a dependency cycle": ("services:\n  a: {command: x, after: [b]}\n  b: {command: x, after: [a]}\n", [":2:", "cycle", "a", "b"]),
+    "a dependency cycle": (
+        "services:\n  a: {command: x, after: [b]}\n  b: {command: x, after: [a]}\n",
+        [":2:", "cycle", "a", "b"],
+    ),
     "an unknown name": ("services:\n  a:\n    command: x\n    after: [bb]\n", [":4:", "services.a.after", "bb"]),
-    "a bad duration": ("services:\n  a:\n    command: x\n    kill-delay: 5 parsecs\n", [":4:17: services.a.kill-delay", "5 parsecs"]),
+    "a bad duration": (
+        "services:\n  a:\n    command: x\n    kill-delay: 5 parsecs\n",
+        [":4:17: services.a.kill-delay", "5 parsecs"],
+    ),
     "a duplicate key": ("services:\n  a:\n    command: x\n    command: y\n", [":4:5:", "duplicate"]),
     "a tab": ("services:\n\ta: {}\n", [":2:", "tab"]),
     "an unterminated quote": ("services:\n  a:\n    command: echo 'x\n", [":3:", "services.a.command", "not closed"]),

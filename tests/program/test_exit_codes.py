@@ -13,7 +13,10 @@ from tests.daemon import Daemon
 def plan(command: str, **keys: str) -> str:
     """One enabled service beside one that only sleeps."""
     more = "".join(f"    {key.replace('_', '-')}: {value}\n" for key, value in keys.items())
-    return f"services:\n  bystander: {{command: sleep 1000, startup: enabled}}\n  web:\n    command: {command}\n    startup: enabled\n{more}"
+    return (
+        "services:\n  bystander: {command: sleep 1000, startup: enabled}\n"
+        f"  web:\n    command: {command}\n    startup: enabled\n{more}"
+    )
 
 
 @pytest.mark.parametrize(

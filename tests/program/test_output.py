@@ -92,11 +92,14 @@ def whole_log(daemon: Daemon) -> list[Any] | None:
     return entries if entries and entries[-1]["message"] == str(LINES) else None
 
 
-def test_a_pipe_nobody_reads_holds_up_only_who_is_ahead_of_it_and_only_for_the_stall(vigild: Callable[..., Daemon]) -> None:
+def test_a_pipe_nobody_reads_holds_up_only_who_is_ahead_of_it_and_only_for_the_stall(
+    vigild: Callable[..., Daemon],
+) -> None:
     layers = """
 services:
   flood: {command: [/bin/sh, -c, "seq 300000; echo done >&2; exec sleep 1000"], startup: enabled}
-  other: {command: [/bin/sh, -c, "echo one; sleep 0.5; echo two; exec sleep 1000"], startup: enabled, logs-forward: disabled}
+  other: {command: [/bin/sh, -c, "echo one; sleep 0.5; echo two; exec sleep 1000"], startup: enabled, \
+logs-forward: disabled}
 """
     read, write = os.pipe()
     daemon = vigild(layers, args=["--forward-stall", "1s"], stdout=write)
@@ -162,7 +165,10 @@ def test_strange_lines_survive(vigild: Callable[..., Daemon], tmp_path: Path) ->
 
 
 def test_a_closed_stdout_stops_nobody(vigild: Callable[..., Daemon]) -> None:
-    layers = "services: {talker: {command: [/bin/sh, -c, 'i=0; while i=$((i+1)); do echo $i; sleep 0.01; done'], startup: enabled}}"
+    layers = (
+        "services: {talker: {command: [/bin/sh, -c, 'i=0; while i=$((i+1)); do echo $i; sleep 0.01; done'],"
+        " startup: enabled}}"
+    )
     read, write = os.pipe()
     daemon = vigild(layers, stdout=write)
     os.close(write)

@@ -55,7 +55,9 @@ services:
         daemon.kill(pid)
         daemon.until(lambda pid=pid: pid not in daemon.processes(), "its death")
         daemon.kill(control)
-        daemon.until(lambda c=control: [p.pid for p in daemon.named("vigil-control")] not in ([], [c]), "the next control")
+        daemon.until(
+            lambda c=control: [p.pid for p in daemon.named("vigil-control")] not in ([], [c]), "the next control"
+        )
         service = daemon.wait_state("web", "active")
         daemon.until(lambda n=n: daemon.service("web")["restarts"] == n, "the restart")
         assert service["pid"] != pid or daemon.service("web")["pid"] != pid
@@ -75,7 +77,8 @@ def test_a_shutdown_that_a_service_decides_is_not_lost_with_control(vigild: Call
 def test_backoff_goes_on_where_it_was(vigild: Callable[..., Daemon], tmp_path: Path) -> None:
     layers = f"""
 services:
-  web: {{startup: enabled, backoff-delay: 1500ms, backoff-factor: 1, command: [/bin/sh, -c, "echo x >>{tmp_path}/starts; exit 1"]}}
+  web: {{startup: enabled, backoff-delay: 1500ms, backoff-factor: 1, \
+command: [/bin/sh, -c, "echo x >>{tmp_path}/starts; exit 1"]}}
 """
     daemon = vigild(layers)
     daemon.wait_state("web", "backoff")
@@ -88,11 +91,11 @@ services:
 
 def test_sigterm_while_control_is_dead_stops_everything_in_order(vigild: Callable[..., Daemon], tmp_path: Path) -> None:
     lines = ["services:"]
-    for i in range(4):
-        lines.append(
-            f"  s{i}: {{startup: enabled, {f'after: [s{i - 1}], ' if i else ''}command: [/bin/sh, -c,"
-            f" \"trap 'echo s{i} >>{tmp_path}/order; exit 0' TERM; while :; do sleep 0.02; done\"]}}"
-        )
+    lines.extend(
+        f"  s{i}: {{startup: enabled, {f'after: [s{i - 1}], ' if i else ''}command: [/bin/sh, -c,"
+        f" \"trap 'echo s{i} >>{tmp_path}/order; exit 0' TERM; while :; do sleep 0.02; done\"]}}"
+        for i in range(4)
+    )
     daemon = vigild("\n".join(lines))
     daemon.wait_state("s3", "active")
     time.sleep(0.2)  # the shells set their traps; nothing tells when
@@ -109,7 +112,10 @@ def test_a_client_waits_in_the_backlog_while_control_is_replaced(vigild: Callabl
 
 
 def test_a_command_of_the_cli_survives_control(vigild: Callable[..., Daemon]) -> None:
-    layers = "services: {web: {command: [/bin/sh, -c, 'trap \"\" TERM; while :; do sleep 0.1; done'], kill-delay: 1s, startup: enabled}}"
+    layers = (
+        "services: {web: {command: [/bin/sh, -c, 'trap \"\" TERM; while :; do sleep 0.1; done'],"
+        " kill-delay: 1s, startup: enabled}}"
+    )
     daemon = vigild(layers)
     pid = daemon.wait_state("web", "active")["pid"]
     done: list[subprocess.CompletedProcess[str]] = []
@@ -129,7 +135,9 @@ def test_vigild_restart_starts_from_scratch_in_the_same_pid_1(vigild: Callable[.
     before = daemon.wait_state("web", "active"), daemon.api("GET", "/v1/system-info")[1]["result"]
     assert daemon.cli("vigild", "restart").stdout == "Daemon restart initiated.\n"
     daemon.until(
-        lambda: daemon._answers() and daemon.api("GET", "/v1/system-info")[1]["result"]["boot-id"] != before[1]["boot-id"],
+        lambda: (
+            daemon._answers() and daemon.api("GET", "/v1/system-info")[1]["result"]["boot-id"] != before[1]["boot-id"]
+        ),
         "a new boot",
     )
     assert daemon.wait_state("web", "active")["pid"] != before[0]["pid"]
@@ -139,7 +147,10 @@ def test_vigild_restart_starts_from_scratch_in_the_same_pid_1(vigild: Callable[.
 
 
 def test_a_follower_goes_on_when_control_is_replaced(vigild: Callable[..., Daemon]) -> None:
-    layers = "services: {count: {startup: enabled, command: [/bin/sh, -c, 'i=0; while i=$((i+1)); do echo $i; sleep 0.01; done']}}"
+    layers = (
+        "services: {count: {startup: enabled,"
+        " command: [/bin/sh, -c, 'i=0; while i=$((i+1)); do echo $i; sleep 0.01; done']}}"
+    )
     daemon = vigild(layers)
     daemon.wait_state("count", "active")
     follow = subprocess.Popen(
@@ -161,13 +172,18 @@ def test_a_follower_goes_on_when_control_is_replaced(vigild: Callable[..., Daemo
 
 
 def test_pid_1_frees_what_it_had_when_the_logger_is_killed_again_and_again(vigild: Callable[..., Daemon]) -> None:
-    layers = "services: {count: {startup: enabled, command: [/bin/sh, -c, 'i=0; while i=$((i+1)); do echo $i; sleep 0.001; done']}}"
+    layers = (
+        "services: {count: {startup: enabled,"
+        " command: [/bin/sh, -c, 'i=0; while i=$((i+1)); do echo $i; sleep 0.001; done']}}"
+    )
     daemon = vigild(layers)
     daemon.wait_state("count", "active")
     for _ in range(20):
         logger = daemon.only("vigil-logger").pid
         daemon.kill(logger)
-        daemon.until(lambda old=logger: [p.pid for p in daemon.named("vigil-logger")] not in ([], [old]), "the next logger")
+        daemon.until(
+            lambda old=logger: [p.pid for p in daemon.named("vigil-logger")] not in ([], [old]), "the next logger"
+        )
     assert daemon.stop() == 0
     numbers = [int(line.split()[1]) for line in daemon.stdout.splitlines()]
     assert numbers == list(range(1, len(numbers) + 1))

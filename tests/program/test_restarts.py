@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -28,7 +29,7 @@ def test_gaps_follow_the_formula_at_the_limit_too(vigild: Callable[..., Daemon],
     daemon = vigild(failing(tmp_path, backoff_delay="100ms", backoff_factor="2", backoff_limit="400ms"))
     daemon.until(lambda: len(starts(tmp_path)) >= 8, "eight starts")
     times = starts(tmp_path)
-    gaps = [after - before for before, after in zip(times, times[1:], strict=False)]
+    gaps = [after - before for before, after in itertools.pairwise(times)]
     wanted = [0.1, 0.2, 0.4, 0.4, 0.4, 0.4, 0.4]
     for gap, least in zip(gaps, wanted, strict=False):
         assert gap >= least - 0.011, f"{gaps}: too early (the clock of /proc/uptime has hundredths)"
@@ -132,11 +133,11 @@ def test_50_services_that_exit_at_once_are_each_restarted_once_for_each_exit(
     vigild: Callable[..., Daemon], tmp_path: Path
 ) -> None:
     lines = ["services:"]
-    for i in range(50):
-        lines.append(
-            f"  s{i}: {{startup: enabled, backoff-delay: 1ms, backoff-limit: 1ms, command: [/bin/sh, -c,"
-            f" 'echo x >>{tmp_path}/s{i}; exit {i + 1}']}}"
-        )
+    lines.extend(
+        f"  s{i}: {{startup: enabled, backoff-delay: 1ms, backoff-limit: 1ms, command: [/bin/sh, -c,"
+        f" 'echo x >>{tmp_path}/s{i}; exit {i + 1}']}}"
+        for i in range(50)
+    )
     daemon = vigild("\n".join(lines), args=["--log-level", "error"])
     daemon.ready()
     daemon.until(lambda: sum(s["restarts"] for s in daemon.services().values()) >= 10_000, "10,000 exits", timeout=240)
