@@ -136,7 +136,6 @@ static void start(struct helper *helper, uint64_t now) {
     helper->pid = pid;
     helper->link = ends[0];
     helper->lives++;
-    if (helper->lives > 1) helper->restarts++;
     helper->greeted = helper == &logger;
     helper->ready = helper->ending = helper->asked = helper->ask = helper->write_waits = helper->closed = false;
     helper->misses = 0;
@@ -213,6 +212,7 @@ void helper_over(struct helper *helper, bool restart) {
     helper->greeted = helper->asked = helper->ask = false;
     helper->start_at = VG_FOREVER;
     if (restart) {
+        helper->restarts++;
         uint64_t wait = helper == &logger && helper->ready ? 0 : helper->ready ? FIRST_WAIT_MS : helper->wait_ms;
         if (helper->ready) helper->wait_ms = FIRST_WAIT_MS;
         else helper->wait_ms = helper->wait_ms * 2 < LONGEST_WAIT_MS ? helper->wait_ms * 2 : LONGEST_WAIT_MS;

@@ -17,7 +17,8 @@ struct helper {
     bool ending;                /* asked to end, or being killed: no PING any more */
     bool write_waits;           /* its socket is full */
     bool closed;                /* it closed its end: it is exiting, or will be killed */
-    uint32_t lives, restarts;
+    uint32_t lives;
+    uint32_t restarts;          /* lives that ended before they should, in this boot of the plan */
     uint64_t start_at;          /* when to start it (again); VG_FOREVER: not at all */
     uint32_t wait_ms;           /* the next wait after a life that did not get READY */
     uint64_t kill_at;           /* SIGKILL then */

@@ -297,6 +297,7 @@ static void begin_again(void) {
     link_logger_begin();
     link_decision.made = false;
     control.ever_ready = control.ever_greeted = false;
+    control.restarts = logger.restarts = 0;
     helper_boot.restarted = true;
     stage = STAGE_RUNNING;
     stage_end = VG_FOREVER;

@@ -134,6 +134,7 @@ def test_a_restart_keeps_pid_and_parked_descriptors_and_starts_afresh(pid1: Call
     first.send(wire.shutdown(0, True))
     second = daemon.attached()
     assert second.welcome.restarted
+    assert (second.welcome.control_restarts, second.welcome.logger_restarts) == (0, 0), "it was meant to"
     assert second.runs == ()
     assert sorted(second.parked) == ["listener/unix", "log/vigild"]
     assert second.end(second.sh("exit 8").run).exit_code == 8
