@@ -83,6 +83,7 @@ def test_newer_system_calls_are_not_needed(pid1: Callable[..., Pid1], error: int
     empties(pid1(prefix=refused))
 
 
+@pytest.mark.plain
 def test_proc_is_not_needed(pid1: Callable[..., Pid1], root: None) -> None:
     """The namespace's own /proc and the one below it are hidden under an empty folder."""
     hidden = ("/bin/sh", "-c", 'mount -t tmpfs none /proc && exec "$@"', "sh")
