@@ -54,6 +54,17 @@ def test_it_is_refused(vigild: Callable[..., Daemon], tmp_path: Path, what: str)
         assert word in checked.stderr + checked.stdout
 
 
+def test_warnings_are_told_beside_the_problems(vigild: Callable[..., Daemon]) -> None:
+    layers = "services:\n  a:\n    command: echo a # b\n    nice: x\n    nicer: 1\n"
+    for args in ((), ("--check",)):
+        daemon = vigild(layers, args=args)
+        assert daemon.wait() == 1
+        lines = daemon.stderr.splitlines()
+        assert [line for line in lines if line.startswith("warning: ") and ":3:" in line and '"# b"' in line]
+        assert [line for line in lines if not line.startswith("warning: ") and ":4:" in line and "nice" in line]
+        assert [line for line in lines if line.startswith("warning: ") is not bool(args) and ":5:" in line]
+
+
 def before_exec(script: str) -> tuple[str, ...]:
     """Prefix of vigild that changes its folder of layers first."""
     return ("/bin/sh", "-c", f'cd "${{VIGIL_SOCKET%/*}}"; {script}; exec "$@"', "sh")

@@ -39,7 +39,7 @@ def main(arguments: Sequence[str]) -> int:
         _print(f"vigild: {wrong}\nvigild --help tells more")
         return wrong.exit_code
     except PlanError as bad:
-        _print("\n".join(bad.problems))
+        _print("\n".join((*(f"warning: {warning}" for warning in bad.warnings), *bad.problems)))
         count = "1 problem" if len(bad.problems) == 1 else f"{len(bad.problems)} problems"
         _print(f"vigild: cannot load the plan: {count}")
         return 1

@@ -38,13 +38,17 @@ class BadRequest(VigilError):
 
 
 class PlanError(BadRequest):
-    """A plan that cannot be used. ``problems`` are lines, ``FILE:LINE:COL: FIELD: what is wrong (the fix)``."""
+    """A plan that cannot be used. ``problems`` are lines, ``FILE:LINE:COL: FIELD: what is wrong (the fix)``.
+
+    ``warnings`` are lines of the same form that would not have stopped it; often one of them is the cause.
+    """
 
     kind = "bad-plan"
 
-    def __init__(self, problems: Sequence[str]) -> None:
+    def __init__(self, problems: Sequence[str], warnings: Sequence[str] = ()) -> None:
         super().__init__("\n".join(problems))
         self.problems = tuple(problems)
+        self.warnings = tuple(warnings)
 
 
 class Forbidden(VigilError):

@@ -62,11 +62,12 @@ class Problems:
         self._unknown[_line(place, field, f"unknown key {quote(key)}{self.hint(key, known)}")] = place
 
     def conclude(self, *, check: bool) -> tuple[str, ...]:
-        """The warnings, or PlanError with all errors."""
+        """The warnings, or PlanError with all errors and the warnings."""
         errors = {**self._errors, **self._unknown} if check else self._errors
+        warnings = self._sorted(self._warnings if check else {**self._warnings, **self._unknown})
         if errors:
-            raise PlanError(self._sorted(errors))
-        return self._sorted({**self._warnings, **self._unknown})
+            raise PlanError(self._sorted(errors), warnings)
+        return warnings
 
     def _sorted(self, lines: dict[str, Place]) -> tuple[str, ...]:
         def key(item: tuple[str, Place]) -> tuple[int, str, int, int]:
