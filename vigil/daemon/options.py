@@ -41,8 +41,9 @@ Options:
   -h, --help                 Show this text.
   --version                  Show the version.
 
-A flag beats its environment variable, which beats the default. Exit code: that of the service whose policy decided the
-shutdown; 0 after SIGTERM, SIGINT, SIGQUIT or `vigil vigild stop`; 1 where vigild cannot start; 2 for a wrong option.
+A flag beats its environment variable, which beats the default; of a flag given several times the last counts. Exit
+code: that of the service whose policy decided the shutdown; 0 after SIGTERM, SIGINT, SIGQUIT or `vigil vigild stop`;
+1 where vigild cannot start; 2 for a wrong option.
 """
 
 
@@ -164,9 +165,9 @@ _OPTIONS = (
 
 def parse(arguments: Sequence[str], environment: Mapping[str, str]) -> Options:
     """Options from the words after ``vigild`` and the variables. UsageError names the wrong word and the right one."""
-    _look_at_words(arguments)
+    words = _look_at_words(arguments)
     try:
-        given = docopt.docopt(USAGE, list(arguments), default_help=False)
+        given = docopt.docopt(USAGE, words, default_help=False)
     except docopt.DocoptExit as wrong:  # what our own look has let through; its text is docopt's
         raise UsageError(str(wrong).partition("\n")[0]) from None
     if given["--help"] or given["--version"]:
@@ -187,32 +188,39 @@ def parse(arguments: Sequence[str], environment: Mapping[str, str]) -> Options:
             elif option.variable and environment.get(option.variable):
                 values[name] = option.convert(environment[option.variable])
         except ValueError as wrong:
-            source = option.flag if word else option.variable
+            source = option.flag if word is not None and word is not False else option.variable
             raise UsageError(f"{source}: {wrong}") from None
     return Options(**values)
 
 
-def _look_at_words(arguments: Sequence[str]) -> None:
-    """Find what docopt finds too, but says in its own words; and what it allows: abbreviations."""
+def _look_at_words(arguments: Sequence[str]) -> list[str]:
+    """Find what docopt finds too, but says in its own words; and what it allows: abbreviations.
+
+    Gives each option once, the last of it: a container puts the image's options and those of whoever runs it in a row.
+    """
     known = {option.flag: option for option in _OPTIONS}
-    seen: set[str] = set()
+    last: dict[str, str] = {}
     words = iter(arguments)
     for word in words:
-        flag, has_value, _ = word.partition("=")
+        flag, has_value, value = word.partition("=")
         if word == "-h":
             flag = "--help"
         option = known.get(flag)
         if option is None:
             kind = "option" if word.startswith("-") and word != "-" else "argument"
             raise UsageError(f"unknown {kind} {quote(flag)}{hint(flag, known) or _listed(known)}")
-        if flag in seen:
-            raise UsageError(f"{flag} is given twice")
-        seen.add(flag)
         if option.convert is None:
             if has_value:
                 raise UsageError(f"{flag} takes no value")
-        elif not has_value and next(words, None) is None:
-            raise UsageError(f"{flag} needs a value")
+            last[flag] = flag
+            continue
+        if not has_value:
+            following = next(words, None)
+            if following is None:
+                raise UsageError(f"{flag} needs a value")
+            value = following
+        last[flag] = f"{flag}={value}"
+    return list(last.values())
 
 
 def _listed(known: Mapping[str, _Option]) -> str:
