@@ -192,6 +192,48 @@ def test_clients_wait_in_the_backlog_while_there_is_no_control(world):
         assert waiting.recv(100).startswith(b"HTTP/1.1 200 ")
 
 
+def test_a_socket_that_was_removed_is_made_anew_by_the_next_control_and_kept_for_those_after_it(world):
+    first = world.up()
+    world.kill(first)
+    os.unlink(world.socket)
+    second = world.up()
+    place = os.lstat(world.socket)
+    assert world.get("/v1/system-info")["control-restarts"] == 1
+    world.kill(second)
+    third = world.up()
+    assert os.lstat(world.socket).st_ino == place.st_ino
+    assert world.get("/v1/system-info")["control-restarts"] == 2
+    assert world.kill(third, signal.SIGTERM)[0] == 0
+    assert not world.socket.exists()
+
+
+def test_a_socket_that_was_removed_and_cannot_be_made_anew_holds_up_nothing(world):
+    first = world.up()
+    world.kill(first)
+    os.unlink(world.socket)
+    second = world.up(
+        before="import vigil.daemon.listener as l\ndef fail(*_):\n    raise l.StartError('cannot listen: on purpose')\n"
+        "l.bind = fail"
+    )
+    assert "cannot listen: on purpose" in world.kill(second)[2]
+
+
+@pytest.mark.parametrize("step", ["Overlord.attach", "Store.create"])
+def test_an_error_at_a_restart_leaves_the_socket_that_it_has_taken_over(world, step):
+    first = world.up()
+    world.kill(first)
+    with world.peer.table() as pid1:
+        os.close(pid1.parked.pop("counters"))
+        pid1.flags |= lib.VG_RESTARTED
+        pid1.runs.clear()
+    place = os.lstat(world.socket)
+    failed = world.run(before=f"{CRASHES}\nfrom vigil.journal import Store\n{step} = fail")
+    assert failed.wait(30) == 1
+    assert os.lstat(world.socket).st_ino == place.st_ino
+    world.up()
+    assert world.get("/v1/system-info")
+
+
 @pytest.mark.parametrize("lost", ["journal", "counters"])
 def test_a_control_that_died_before_the_boot_had_begun_leaves_nothing_to_go_on_from(world, lost):
     first = world.up()
@@ -213,7 +255,8 @@ def test_a_control_that_died_before_the_boot_had_begun_leaves_nothing_to_go_on_f
 
 def test_a_restart_keeps_identities_and_listener_and_nothing_else(world):
     first = world.up()
-    boot = world.get("/v1/system-info")["boot-id"]
+    before = world.get("/v1/system-info")
+    boot = before["boot-id"]
     store = world.store()
     store.put("identity/bob", b"spec")
     store.close()
@@ -235,10 +278,12 @@ def test_a_restart_keeps_identities_and_listener_and_nothing_else(world):
     store.close()
     assert [call[1].name for call in world.calls("spawn")] == ["other"]
     assert os.lstat(world.socket).st_ino == place.st_ino
-    boot = world.get("/v1/system-info")["boot-id"]
+    restarted = world.get("/v1/system-info")
+    assert restarted["start-time"] > before["start-time"]
     world.kill(second)
     world.up()  # the flag stays; the boot has begun all the same
-    assert world.get("/v1/system-info")["boot-id"] == boot
+    again = world.get("/v1/system-info")
+    assert (again["boot-id"], again["start-time"]) == (restarted["boot-id"], restarted["start-time"])
     assert [call[1].name for call in world.calls("spawn")] == ["other"]
 
 

@@ -44,6 +44,17 @@ class Listener(msgspec.Struct):
     place: Place
     fd: int
 
+    @property
+    def missing(self) -> bool:
+        """Whether its file is gone, so that nobody can connect any more. (Another's file in its place is another's.)"""
+        try:
+            os.lstat(self.place.path)
+        except (FileNotFoundError, NotADirectoryError):
+            return True
+        except OSError:
+            pass
+        return False
+
     def record(self) -> bytes:
         """Value of ``KEY``."""
         return msgspec.msgpack.encode(self.place)

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 
 import msgspec
 
@@ -32,6 +33,7 @@ from vigil.journal.counters import PARKED_AS as COUNTERS
 from vigil.journal.store import PARKED_AS as JOURNAL
 from vigil.logs import LogStore
 from vigil.model import say
+from vigil.model.errors import StartError
 from vigil.overlord import Overlord, Settings
 from vigil.plan import Plan, Sources, load, read
 from vigil.shim import messages
@@ -43,6 +45,7 @@ _KEPT = ("identity/", listeners.KEY)
 
 _PLAN = "plan"
 _BOOT = "boot"
+_BEGAN = "began"  # when this boot did, in nanoseconds since the epoch
 
 
 class Started(msgspec.Struct, frozen=True):
@@ -78,16 +81,21 @@ def start(options: Options, fd: int) -> Started:
     sources, plan = _plan(options, kept.get(_PLAN))
     link.breathe()
 
-    listener = _listener(options, parked, kept)
+    listener, bound = _listener(options, parked, kept)
     try:
         if begun:
             assert old is not None
             store = old
             counters = Counters.open(parked.pop(COUNTERS), store)
+            if listener is not None and bound:
+                listener.park(link)
+                store.put(listeners.KEY, listener.record())
         else:
             if old is not None:
                 old.close()
+            began = time.time_ns() if welcome.restarted else welcome.start_real_ns
             values = kept | {_BOOT: _boot_id().encode(), _PLAN: msgspec.msgpack.encode(sources)}
+            values[_BEGAN] = str(began).encode()
             if listener is not None:
                 values[listeners.KEY] = listener.record()
             store = Store.create(values[_BOOT].decode(), values)
@@ -106,6 +114,7 @@ def start(options: Options, fd: int) -> Started:
             environment=of_vigild(os.environb),
             forward_format=Format[options.forward_format.upper()],
             version=__version__,
+            began_real_ns=int(store.get(_BEGAN) or b"0"),
         )
         overlord = Overlord(shim=link, store=store, logs=logs, clock=clock, settings=settings)
         _tell(welcome, plan, begun, options)
@@ -116,7 +125,7 @@ def start(options: Options, fd: int) -> Started:
         overlord.autostart()
         link.breathe()
     except BaseException:
-        if listener is not None and not begun:
+        if listener is not None and bound:
             listener.remove()
         raise
     return Started(options, link, clock, store, counters, logs, overlord, listener, over)
@@ -143,11 +152,24 @@ def _plan(options: Options, recorded: bytes | None) -> tuple[Sources, Plan]:
     return sources, load(sources)
 
 
-def _listener(options: Options, parked: dict[str, int], kept: dict[str, bytes]) -> Listener | None:
+def _listener(options: Options, parked: dict[str, int], kept: dict[str, bytes]) -> tuple[Listener | None, bool]:
+    """The listener, and whether it was bound just now and not by an earlier control."""
     record = kept.get(listeners.KEY)
-    if listeners.PARKED_AS in parked and record is not None:
-        return listeners.adopt(parked.pop(listeners.PARKED_AS), record)
-    return listeners.bind(options.socket, options.socket_mode, options.socket_group)
+    if listeners.PARKED_AS not in parked or record is None:
+        return listeners.bind(options.socket, options.socket_mode, options.socket_group), True
+    earlier = listeners.adopt(parked.pop(listeners.PARKED_AS), record)
+    if not earlier.missing:
+        return earlier, False
+    say.warn("vigil.daemon", f"{earlier.place.path} was removed: the API's socket is made anew")
+    try:
+        fresh = listeners.bind(options.socket, options.socket_mode, options.socket_group)
+    except StartError as error:  # no reason to leave the services alone
+        say.error("vigil.daemon", str(error))
+        fresh = None
+    if fresh is None:
+        return earlier, False
+    os.close(earlier.fd)
+    return fresh, True
 
 
 def _tell(welcome: Welcome, plan: Plan, begun: bool, options: Options) -> None:

@@ -142,7 +142,7 @@ class Overlord:
         """All services, or those named, in the order in which they are named; NotFound names the unknown ones."""
         chosen = commands.known("show", names, self._actors) if names else list(self._actors)
         actors = [self._actors[name] for name in chosen]
-        return views.services(actors, self._tree, self._welcome.start_real_ns)
+        return views.services(actors, self._tree, self._settings.began_real_ns or self._welcome.start_real_ns)
 
     def act(self, action: api.ServicesAction, cause: str, key: str | None) -> api.Change:
         """Begin a change; it is in the journal when this returns. The same ``key`` gives the same change again.

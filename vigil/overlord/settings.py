@@ -17,5 +17,6 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     environment: Mapping[bytes, bytes] = {}  # vigild's own; what services must not see of it is left out here
     forward_format: Format = Format.TEXT
     version: str = ""  # control's
+    began_real_ns: int = 0  # when this boot did; 0: with vigild
     http_address: str | None = None
     https_address: str | None = None

@@ -58,7 +58,7 @@ def system_info(settings: Settings, boot_id: str, welcome: Welcome) -> api.Syste
     return api.SystemInfo(
         boot_id=boot_id,
         version=settings.version,
-        start_time=say.timestamp(welcome.start_real_ns),
+        start_time=say.timestamp(settings.began_real_ns or welcome.start_real_ns),
         http_address=settings.http_address,
         https_address=settings.https_address,
         control_start_time=say.timestamp(welcome.control_real_ns),
