@@ -37,6 +37,8 @@ enum {
     CANARY = 16,
     NO_LOG = 0xffffffff,
     GIVE_UP_MS = 2000,              /* at the end, without progress */
+    PACE_NS = 200000,               /* turns that take little and come faster than this are spaced so */
+    PACE_BYTES = 16384,             /* little */
     GIVE_BACK_AT = 131072           /* bytes behind the tail of a log that are worth a system call at once */
 };
 
@@ -93,6 +95,7 @@ static struct vg_run drained[STREAMS_MAX];  /* DRAINED that the link has not tak
 static uint32_t drained_first, drained_count;
 static uint64_t pong_value, sweep_at = UINT64_MAX, finish_at;
 static int poller = -1;
+static uint32_t turn_taken;         /* bytes that this turn took from pipes */
 static bool pong_owed, link_full, held_back, by_read, finishing, finished, gave_up[2];
 
 /* Tags of epoll events: a stream's index, or one of these. */
@@ -573,6 +576,7 @@ static void take(uint32_t index)
     taken = intake(index, most);
     if (taken < 0 && errno == EAGAIN)
         return;
+    turn_taken += taken > 0 ? (uint32_t)taken : 0;
     if (taken < 0)
         say(VG_ERROR, target, "cannot read the output of %s: errno %d", kept->log == NO_LOG ? "a run" : logs[kept->log].kept->name, errno);
     if (taken <= 0) {
@@ -1052,15 +1056,40 @@ static void after_batch(struct sink *sink, uint64_t now)
     }
 }
 
+/*
+ * A service that writes line by line would wake us for each of them, and the turn costs more than the line. When turns that took little
+ * follow one another that fast, the pipes are left alone for a moment (never longer than PACE_NS; the link and the sinks are not), so
+ * that the next turn takes many lines. A single line is never held up: there is no turn right before it.
+ */
+static uint64_t pace(uint64_t now, uint64_t before)
+{
+    struct pollfd others[3] = { { .fd = boot.link, .events = POLLIN }, { .fd = sinks[0].done, .events = POLLIN }, { .fd = sinks[1].done, .events = POLLIN } };
+    struct timespec moment = { .tv_nsec = PACE_NS };
+
+    if (!turn_taken)
+        return before;
+    if (turn_taken < PACE_BYTES && now - before < PACE_NS) {
+        (void)ppoll(others, 3, &moment, NULL);
+        now = say_now_ns();
+    }
+    turn_taken = 0;
+    return now;
+}
+
 _Noreturn void logger_run(const struct logger_boot *given)
 {
     struct epoll_event events[64];
+    uint64_t taken_at = 0;
 
     boot = *given;
     set_up();
+    (void)prctl(PR_SET_TIMERSLACK, 1000UL);
     for (;;) {
         uint64_t now = say_now_ns();
-        int count = epoll_wait(poller, events, (int)(sizeof events / sizeof events[0]), timeout(now));
+        int count;
+
+        taken_at = pace(now, taken_at);
+        count = epoll_wait(poller, events, (int)(sizeof events / sizeof events[0]), timeout(now));
 
         if (count < 0 && errno != EINTR)
             die("cannot poll");

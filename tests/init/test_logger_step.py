@@ -75,7 +75,7 @@ def text_of(number: int, kind: str) -> bytes:
 @pytest.mark.chaos
 @pytest.mark.skipif(SANITIZED, reason="counts instructions of the program as it is")
 @pytest.mark.parametrize(
-    ("kind", "most", "apart"), [("lines", 20_000, 97), ("long", 20_000, 401), ("json", 40_000, 701)]
+    ("kind", "most", "apart"), [("lines", 30_000, 97), ("long", 60_000, 401), ("json", 40_000, 701)]
 )
 def test_no_instruction_is_one_after_which_a_kill_costs_a_line(
     programs: tuple[Path, Path], out: tuple[int, int], kind: str, most: int, apart: int
