@@ -159,13 +159,13 @@ WRONG = [
     ("GET /v1/services?names=web,wbe HTTP/1.1", "", 404, "not-found", "wbe"),
     ("GET /v1/services?nmaes=web HTTP/1.1", "", 400, "bad-request", 'did you mean "names"'),
     ("GET /v1/system-info?x=1 HTTP/1.1", "", 400, "bad-request", '"x"'),
-    ("GET /v1/logs?n=many HTTP/1.1", "", 400, "bad-request", "$.n"),
-    ("GET /v1/logs?n=-1 HTTP/1.1", "", 400, "bad-request", "$.n"),
+    ("GET /v1/logs?n=many HTTP/1.1", "", 400, "bad-request", "query: n: expected a whole number"),
+    ("GET /v1/logs?n=-1 HTTP/1.1", "", 400, "bad-request", "query: n: expected a whole number"),
     ("GET /v1/logs?n=1&n=2 HTTP/1.1", "", 400, "bad-request", '"n" is given twice'),
     ("GET /v1/logs?since=yesterday HTTP/1.1", "", 400, "bad-request", "yesterday"),
     ("GET /v1/logs?since=2026-03-21T12:00:00 HTTP/1.1", "", 400, "bad-request", "2026-03-21T12:00:00"),
     ("GET /v1/logs?services=wbe HTTP/1.1", "", 404, "not-found", 'did you mean "web"'),
-    ("GET /v1/logs/follow?format=xml HTTP/1.1", "", 400, "bad-request", "$.format"),
+    ("GET /v1/logs/follow?format=xml HTTP/1.1", "", 400, "bad-request", 'format: "xml" is not json, text or ndjson'),
     ("GET /v1/changes/77 HTTP/1.1", "", 404, "not-found", "77"),
     ("GET /v1/changes/77/wait HTTP/1.1", "", 404, "not-found", "77"),
     ("GET /v1/changes/77/wait?timeout=soon HTTP/1.1", "", 400, "bad-request", "soon"),
@@ -175,17 +175,17 @@ WRONG = [
     ("POST /v1/services HTTP/1.1", '{"\udcff":1}', 400, "bad-request", "not UTF-8"),
     ("POST /v1/services HTTP/1.1", '{"action":"\udcff"}', 400, "bad-request", "not UTF-8"),
     ("POST /v1/services HTTP/1.1", "[]", 400, "bad-request", "object"),
-    ("POST /v1/services HTTP/1.1", '{"action":"start","colour":1}', 400, "bad-request", "`colour`"),
-    ("POST /v1/services HTTP/1.1", '{"services":["web"]}', 400, "bad-request", "`action`"),
-    ("POST /v1/services HTTP/1.1", '{"action":"begin"}', 400, "bad-request", "$.action"),
-    ("POST /v1/services HTTP/1.1", '{"action":"start","services":["web",1]}', 400, "bad-request", "$.services[1]"),
+    ("POST /v1/services HTTP/1.1", '{"action":"start","colour":1}', 400, "bad-request", '"colour" is not a field'),
+    ("POST /v1/services HTTP/1.1", '{"services":["web"]}', 400, "bad-request", '"action" is missing'),
+    ("POST /v1/services HTTP/1.1", '{"action":"begin"}', 400, "bad-request", 'request: action: "'),
+    ("POST /v1/services HTTP/1.1", '{"action":"start","services":["web",1]}', 400, "bad-request", "services[1]: "),
     ("POST /v1/services HTTP/1.1", '{"action":"start","services":["wbe"]}', 404, "not-found", "wbe"),
     ("POST /v1/services HTTP/1.1", '{"action":"start","signal":"SIGHUP"}', 400, "bad-request", "signal"),
     ("POST /v1/services HTTP/1.1", '{"action":"signal","services":["web"]}', 400, "bad-request", "SIGHUP"),
     ("POST /v1/services HTTP/1.1", '{"action":"signal","signal":"SIGFOO"}', 400, "bad-request", "SIGFOO"),
     ("POST /v1/services HTTP/1.1", '{"action":"replan"}', 501, "not-supported", "cannot replan"),
     ("POST /v1/vigild HTTP/1.1", '{"action":"upgrade"}', 501, "not-supported", "cannot upgrade"),
-    ("POST /v1/vigild HTTP/1.1", '{"action":"explode"}', 400, "bad-request", "$.action"),
+    ("POST /v1/vigild HTTP/1.1", '{"action":"explode"}', 400, "bad-request", 'request: action: "'),
 ]  # fmt: skip
 
 
@@ -294,6 +294,30 @@ def test_lists_in_queries_are_comma_separated_or_repeated(w: World) -> None:
     for query in ("names=db,web", "names=db&names=web", "names=db%2Cweb", "names=db,&names=,web", "names=db,%20web"):
         assert [entry["name"] for entry in w.get(f"/v1/services?{query}").json["result"]] == ["db", "web"], query
     assert len(w.get("/v1/services?names=").json["result"]) == 3
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "told"),
+    [
+        ("/v1/logs/follow?format=jsn", "", 'query: format: "jsn" is not json, text or ndjson (did you mean "json"?)'),
+        ("/v1/logs/follow?n=x", "", "query: n: expected a whole number or null, got a text"),
+        ("/v1/logs?n=-1", "", "query: n: expected a whole number >= 0"),
+        ("/v1/services", '{"action":"strt"}', 'request: action: "strt" is not start, stop, restart, autostart, '),
+        ("/v1/services", '{"action":"stop","servces":[]}', '"servces" is not a field (did you mean "services"?)'),
+        ("/v1/services", '{"action":"stop","all":true}', '"all" is not a field (there are action, services, signal)'),
+        ("/v1/services", '{"services":[]}', 'request: the field "action" is missing'),
+        ("/v1/services", '{"action":"stop","services":"web"}', "services: expected a list, got a text"),
+        ("/v1/services", '{"action":"stop","services":[1]}', "services[0]: expected a text, got a whole number"),
+        ("/v1/services", '{"action":7}', "request: action: expected a text, got a whole number"),
+        ("/v1/services", "[]", "request: expected an object, got a list"),
+    ],
+)
+def test_what_does_not_fit_is_told_with_its_field_and_what_could_stand_there(
+    w: World, path: str, body: str, told: str
+) -> None:
+    answer = w.post(path, body) if body else w.get(path)
+    assert answer.status == 400
+    assert told in answer.json["message"]
 
 
 def test_a_slash_at_the_end_changes_nothing(w: World) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from tests.unit.overlord_world import SHORT, World, service
 from vigil.model import api
-from vigil.model.errors import BadRequest, NotFound, StartError, Unavailable
+from vigil.model.errors import BadRequest, Conflict, NotFound, StartError, Unavailable
 from vigil.plan.types import Policy
 from vigil.shim.messages import RunPhase, SpawnSpec, Step
 
@@ -741,6 +741,18 @@ def test_a_request_that_makes_no_sense_is_refused_and_makes_no_change(action: st
     with pytest.raises(BadRequest, match=f"cannot {action}"):
         world.act(action, "web", signal=signo)
     assert len(world.overlord.changes()) == 1
+
+
+def test_a_key_that_was_used_for_another_command_is_refused_and_nothing_is_done() -> None:
+    world = up(service("web"), service("db"))
+    first = world.act("restart", "web", key="k")
+    for action, names in (("stop", ["web"]), ("restart", ["db"]), ("restart", ["web", "db"])):
+        with pytest.raises(Conflict, match=f"cannot {action}: this Idempotency-Key was used for change {first.id}"):
+            world.act(action, *names, key="k")
+    world.advance(2)
+    assert world.states() == {"web": "active", "db": "active"}
+    assert world.starts("db") == 1
+    assert world.act("restart", "web", key="k").id == first.id
 
 
 def test_the_same_key_gives_the_same_change_over_a_restart_of_control_too() -> None:

@@ -15,7 +15,7 @@ from vigil.api.stream import Stream
 from vigil.model import api
 from vigil.model.errors import BadRequest, NotFound
 from vigil.model.states import Access
-from vigil.model.suggest import hint
+from vigil.model.suggest import hint, quote
 
 DIAGNOSTICS = "vigild"
 """The log of vigild itself; shown only where it is named."""
@@ -85,9 +85,8 @@ def _names(asked: list[str], overlord: Overlord, logs: LogsNeeded) -> list[str]:
     known = {*overlord.plan.services, *kept, DIAGNOSTICS}
     unknown = [name for name in asked if name not in known]
     if unknown:
-        word = hint(unknown[0], sorted(known)) if len(unknown) == 1 else ""
-        plural = "services" if len(unknown) > 1 else "service"
-        raise NotFound(f"cannot show logs: there is no {plural} {', '.join(unknown)}{word}")
+        listed = ", ".join(quote(name) + hint(name, sorted(known)) for name in dict.fromkeys(unknown))
+        raise NotFound(f"cannot show logs: there is no service {listed}")
     return list(dict.fromkeys(asked))
 
 

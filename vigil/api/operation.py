@@ -18,6 +18,7 @@ from vigil.api import envelope
 from vigil.api.answer import Answer
 from vigil.api.body import too_large
 from vigil.api.caller import Caller
+from vigil.api.mismatch import explain
 from vigil.api.stream import Stream
 from vigil.model.api import Change, Request
 from vigil.model.errors import BadRequest
@@ -47,7 +48,7 @@ class Call(Generic[Q, B]):
         self.caller: Caller = request.scope["vigil.caller"]
         self.answer: Answer = request.scope["vigil.answer"]
         self.query: Q
-        self.body: B
+        self.body: B  # only where one is declared
 
 
 class Operation(msgspec.Struct, frozen=True, kw_only=True):
@@ -81,7 +82,8 @@ def op(
             call: Call[Any, Any] = Call(req, resp)
             call.caller.require(access, doing)
             call.query = _read_query(req.query_string, query, names, lists)
-            call.body = await _read_body(req, decoder) if decoder is not None else None
+            if body is not None and decoder is not None:
+                call.body = await _read_body(req, decoder, body)
             resp.content_type = JSON
             if req.method == "HEAD" and result is Stream:
                 resp.content_type = Stream.TYPES.get(str(getattr(call.query, "format", "")), JSON)
@@ -133,10 +135,10 @@ def _read_query(text: str, shape: type[Query], names: list[str], lists: set[str]
     try:
         return msgspec.convert(values, shape, strict=False)
     except msgspec.ValidationError as problem:
-        raise BadRequest(f"cannot read the query: {problem}") from None
+        raise BadRequest(f"cannot read the query: {explain(problem, shape)}") from None
 
 
-async def _read_body(req: falcon.asgi.Request, decoder: msgspec.json.Decoder[Request]) -> Request:
+async def _read_body(req: falcon.asgi.Request, decoder: msgspec.json.Decoder[Request], shape: type[Request]) -> Request:
     limit = req.scope["vigil.answer"].body_limit
     if (req.content_length or 0) > limit:
         raise too_large(limit)
@@ -157,15 +159,10 @@ async def _read_body(req: falcon.asgi.Request, decoder: msgspec.json.Decoder[Req
     try:
         return decoder.decode(text)
     except msgspec.ValidationError as problem:
-        raise BadRequest(f"cannot read the request: {_plain(str(problem))}") from None
+        raise BadRequest(f"cannot read the request: {explain(problem, shape)}") from None
     except msgspec.DecodeError as problem:
         raise BadRequest(f"cannot read the request: its body is not JSON: {problem}") from None
     except UnicodeDecodeError:
         raise BadRequest("cannot read the request: its body is not UTF-8") from None
     except RecursionError:
         raise BadRequest("cannot read the request: its body is nested too deeply") from None
-
-
-def _plain(problem: str) -> str:
-    """msgspec's words with ours for what users see: it calls a JSON object an object, and so do we."""
-    return problem[0].lower() + problem[1:] if problem else problem

@@ -14,6 +14,8 @@ from vigil.client.client import Client
 from vigil.model import api, duration
 from vigil.model.states import ServiceState
 
+_REASONS = 3  # of a change, in a line of a table
+
 
 def doing(told: Arguments) -> str:
     """What the command does, to complete "cannot ..."."""
@@ -129,7 +131,10 @@ def _summary(change: api.Change) -> str:
         return f"{change.summary}: {_first(change.err)}" if change.err else change.summary
     if len(change.tasks) == 1:
         return f"{change.summary}: {reasons[0][1]}"
-    return f"{change.summary}: {'; '.join(f'{service} {reason}' for service, reason in reasons)}"
+    told = [f"{service} {reason}" for service, reason in reasons[:_REASONS]]
+    if len(reasons) > _REASONS:
+        told.append(f"and {len(reasons) - _REASONS} more (vigil changes {change.id})")
+    return f"{change.summary}: {'; '.join(told)}"
 
 
 def _first(text: str | None) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import msgspec
 
@@ -70,6 +70,14 @@ def known(verb: str, names: Sequence[str], actors: Mapping[str, Actor]) -> list[
         listed = ", ".join(suggest.quote(name) + suggest.hint(name, actors) for name in unknown)
         raise NotFound(f"cannot {verb}: there is no service {listed}")
     return list(dict.fromkeys(names))
+
+
+def same(action: api.ServicesAction, kind: str, services: Collection[str]) -> bool:
+    """Whether this can be the action that a change of ``kind`` with tasks for ``services`` was made for.
+
+    What an empty list means changes with the states of the services, so it is not compared.
+    """
+    return action.action == kind and all(name in services for name in action.services)
 
 
 def summary(action: api.ServicesAction, services: Sequence[str]) -> str:

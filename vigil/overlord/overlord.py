@@ -8,7 +8,7 @@ import msgspec
 
 from vigil.journal.store import Store
 from vigil.model import api, say, signals
-from vigil.model.errors import Unavailable
+from vigil.model.errors import Conflict, Unavailable
 from vigil.overlord import commands, order, views
 from vigil.overlord.changes import Change, Changes, view
 from vigil.overlord.loop import Loop
@@ -152,6 +152,11 @@ class Overlord:
         """
         self._loop.turn()
         change = self._changes.of_key(key)
+        if change is not None and not commands.same(action, change.kind, change.tasks):
+            # Answered with that change, a client that uses a key twice would take its command for done.
+            raise Conflict(
+                f"cannot {action.action}: this Idempotency-Key was used for change {change.id} ({change.summary})"
+            )
         if change is None:
             if self._loop.closing:
                 raise Unavailable(f"cannot {action.action}: {self._loop.closing}")
