@@ -60,6 +60,9 @@ class FakeOverlord:
                 raise NotFound(f"cannot find a service named {name}")
         return [self.entries[name] for name in names or sorted(self.entries)]
 
+    async def measured(self, names: Sequence[str] = ()) -> list[api.Service]:
+        return self.services(names)
+
     def act(self, action: api.ServicesAction, cause: str, key: str | None) -> api.Change:
         self.acts.append((action, cause, key))
         if key is not None and key in self.keys:
@@ -174,9 +177,10 @@ class FakeLogs:
         found = [e for e in self.entries if e.service in names and not (isinstance(since, int) and e.seq <= since)]
         return found[len(found) - n :] if n < len(found) else found
 
-    def tail(self, names: Sequence[str], n: int, since: int | float | None) -> list[api.LogEntry]:
+    def tail(self, names: Sequence[str], n: int, since: int | float | None) -> Iterator[bytes]:
         self.asked.append(("tail", list(names), n, since))
-        return self._pick(names, n, since)
+        lines = [msgspec.json.encode(entry) + b"\n" for entry in self._pick(names, n, since)]
+        return iter([b"".join(lines[at : at + 100]) for at in range(0, len(lines), 100)])
 
     def follow(self, names: Sequence[str], format: str, n: int, since: int | float | None) -> FakeFollower:  # noqa: A002
         self.asked.append(("follow", list(names), format, n, since))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import http.client
 import inspect
+import json
 import os
 import subprocess
 import sys
@@ -318,6 +320,43 @@ def test_what_does_not_fit_is_told_with_its_field_and_what_could_stand_there(
     answer = w.post(path, body) if body else w.get(path)
     assert answer.status == 400
     assert told in answer.json["message"]
+
+
+@pytest.mark.parametrize("version", ["1.0", "1.1"])
+def test_a_long_list_of_entries_comes_in_pieces_between_which_others_are_served(w: World, version: str) -> None:
+    turns, taken = [0], []
+
+    def count() -> None:
+        turns[0] += 1
+        w.loop.call_soon(count)
+
+    def pieces() -> Iterator[bytes]:
+        for seq in range(20):
+            taken.append(turns[0])
+            yield b'{"seq":%d}\n{"seq":%d}\n' % (2 * seq, 2 * seq + 1)
+
+    w.logs.tail = lambda names, n, since: pieces()  # type: ignore[method-assign]
+    w.call(count)
+    with w.connect() as sock:
+        sock.sendall(f"GET /v1/logs?n=100000 HTTP/{version}\r\nHost: v\r\n\r\n".encode())
+        answer = http.client.HTTPResponse(sock)
+        answer.begin()
+        assert answer.getheader("content-type") == "application/json"
+        told = json.load(answer)
+    assert [entry["seq"] for entry in told["result"]] == list(range(40))
+    assert told["status-code"] == 200
+    assert len(set(taken[1:])) == len(taken) - 1, "several pieces in one turn of the loop"
+
+
+def test_head_of_a_long_list_has_no_body(w: World) -> None:
+    w.logs.tail = lambda names, n, since: iter([b'{"seq":1}\n'] * 5)  # type: ignore[method-assign]
+    with w.connect() as sock:
+        sock.sendall(b"HEAD /v1/logs HTTP/1.1\r\nHost: v\r\n\r\nGET /v1/system-info HTTP/1.1\r\nHost: v\r\n\r\n")
+        data = b""
+        while b"boot-id" not in data:
+            data += sock.recv(65536)
+    assert data.count(b"HTTP/1.1 200") == 2
+    assert data.partition(b"\r\n\r\n")[2].startswith(b"HTTP/1.1 200")
 
 
 def test_a_slash_at_the_end_changes_nothing(w: World) -> None:

@@ -9,9 +9,11 @@ from collections.abc import Iterator
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import pytest
 
 from tests.unit.log_writer import FORWARD, STDERR, Writer
+from vigil.model import api
 
 if TYPE_CHECKING:
     from vigil.logs import Follower, LogStore
@@ -43,7 +45,12 @@ class World:
 
     def messages(self, *names: str, n: int = 1000, since: int | float | None = None) -> list[str]:
         """Messages of the tail."""
-        return [entry.message for entry in self.store.tail(names, n, since)]
+        return [entry.message for entry in self.tail(*names, n=n, since=since)]
+
+    def tail(self, *names: str, n: int, since: int | float | None = None) -> list[api.LogEntry]:
+        """The tail, decoded."""
+        lines = b"".join(self.store.tail(names, n, since)).splitlines()
+        return [msgspec.json.decode(line, type=api.LogEntry) for line in lines]
 
 
 @pytest.fixture
@@ -80,7 +87,7 @@ def test_entries_look_as_the_api_promises(world: Any) -> None:
     w.make("web")
     w.write("web", "out", real_ns=NOON + 123_456_789)
     w.write("web", "err", stderr=True)
-    out, err = w.store.tail(["web"], 10)
+    out, err = w.tail("web", n=10)
     assert (out.seq, out.timestamp, out.service, out.stream, out.message, out.partial) == (
         1,
         "2026-03-21T12:00:00.123456Z",
@@ -106,7 +113,7 @@ def test_dates_are_right_on_odd_days(world: Any, seconds: int, text: str) -> Non
     w = world()
     w.make("web")
     w.write("web", "x", real_ns=seconds * SECOND)
-    assert w.store.tail(["web"], 1)[0].timestamp == text + ".000000Z"
+    assert w.tail("web", n=1)[0].timestamp == text + ".000000Z"
 
 
 @pytest.mark.parametrize(
@@ -227,7 +234,7 @@ def test_descriptors_and_maps_are_given_back(world: Any) -> None:
     before = count()
     for _ in range(20):
         w.store.make("web")
-        w.store.tail(["web"], 10)
+        list(w.store.tail(["web"], 10))
     assert count()[0] == before[0] + 1
     w.store.drop("web")
     w.store.drop("web")

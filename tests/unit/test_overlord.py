@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import signal
+import threading
+from typing import Any
 
+import msgspec
 import pytest
 
 from tests.unit.overlord_world import SHORT, World, service
 from vigil.model import api
 from vigil.model.errors import BadRequest, Conflict, NotFound, StartError, Unavailable
-from vigil.plan.types import Policy
+from vigil.overlord.tree import Use
+from vigil.plan.types import Policy, Sources
 from vigil.shim.messages import RunPhase, SpawnSpec, Step
 
 TWO = (service("db"), service("web", requires=("db",)))
@@ -401,6 +406,47 @@ def test_other_signals_to_vigild_stop_nothing() -> None:
     assert world.status(world.do("restart", "web")) == "doing"
 
 
+def test_a_restart_of_vigild_is_begun_without_reading_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    """That may take long, and the loop has to go on: ``check_plan`` does it before, in a thread."""
+    world = up(service("web"))
+    world.store.values["plan"] = msgspec.msgpack.encode(Sources(directory="/etc/vigil/layers"))
+    read: list[str] = []
+    monkeypatch.setattr("vigil.overlord.overlord.read", lambda directory: read.append(directory) or Sources(directory))
+    world.overlord.check_plan()
+    assert read == ["/etc/vigil/layers"]
+    world.overlord.shutdown(0, True, "uid 0")
+    assert read == ["/etc/vigil/layers"]
+    assert world.calls("shutdown") == [("shutdown", 0, True)]
+
+
+def test_processes_are_measured_beside_the_loop_and_once_for_all_who_ask() -> None:
+    world = up(service("web"))
+    looks: list[dict[str, tuple[int, int]]] = []
+    go_on = threading.Event()
+
+    def look(mains: dict[str, tuple[int, int]]) -> dict[str, Use]:
+        looks.append(mains)
+        assert go_on.wait(30)
+        return {"web": Use(1.5, 4096)}
+
+    world.overlord._tree.look = look  # type: ignore[method-assign, assignment]
+
+    async def ask() -> list[list[Any]]:
+        asked = [asyncio.create_task(world.overlord.measured(names)) for names in ((), ("web",))]
+        cut = asyncio.create_task(world.overlord.measured())
+        while not looks:  # noqa: ASYNC110 - it is set by a thread
+            await asyncio.sleep(0.001)  # the loop goes on
+        cut.cancel()  # that one client has gone is nothing to the others
+        go_on.set()
+        return await asyncio.gather(*asked)
+
+    for services in asyncio.run(ask()):
+        assert [(s.name, s.cpu, s.memory) for s in services] == [("web", 1.5, 4096)]
+    assert len(looks) == 1
+    asyncio.run(ask())
+    assert len(looks) == 2, "what was found is not kept"
+
+
 def test_a_restart_of_vigild_may_become_an_exit_but_not_the_other_way_round() -> None:
     world = up(service("web"))
     world.deaf.add("web")
@@ -659,6 +705,8 @@ def test_a_kill_while_a_signal_is_sent_is_told() -> None:
 
 def test_those_that_wait_for_a_oneshot_start_when_it_is_done() -> None:
     world = World([service("migrate", type="oneshot", on_success=Policy.IGNORE), service("web", after=("migrate",))])
+    world.settle()
+    assert (world.state("migrate"), world.show("migrate").ready) == ("active", False)
     world.advance(100)
     assert world.states() == {"migrate": "active", "web": "starting"}
     world.exit("migrate", 0)

@@ -44,9 +44,13 @@ def phrase(status: int) -> str:
         return "Unknown"
 
 
+SYNC_HEAD = b'{"type":"sync","status-code":200,"status":"OK","result":'
+SYNC_END = b"}\n"
+
+
 def sync(result: object) -> bytes:
     """The answer to what is done at once."""
-    return b'{"type":"sync","status-code":200,"status":"OK","result":' + _encoder.encode(result) + b"}\n"
+    return SYNC_HEAD + _encoder.encode(result) + SYNC_END
 
 
 def accepted(change: Change) -> bytes:

@@ -11,7 +11,7 @@ from vigil.api.needs import Logs as LogsNeeded
 from vigil.api.needs import Overlord
 from vigil.api.operation import Call, Noun, Query, op
 from vigil.api.settings import Settings
-from vigil.api.stream import Stream
+from vigil.api.stream import Items, Stream
 from vigil.model import api
 from vigil.model.errors import BadRequest, NotFound
 from vigil.model.states import Access
@@ -48,12 +48,12 @@ class Logs(Noun):
         self._overlord = overlord
         self._logs = logs
 
-    @op(Access.READ, "show logs", query=LogsQuery, result=list[api.LogEntry])
-    async def on_get(self, call: Call[LogsQuery, None]) -> list[api.LogEntry]:
+    @op(Access.READ, "show logs", query=LogsQuery, result=Items[api.LogEntry])
+    async def on_get(self, call: Call[LogsQuery, None]) -> Items[api.LogEntry]:
         """Show kept entries, oldest first."""
         query = call.query
         names = _names(query.services, self._overlord, self._logs)
-        return self._logs.tail(names, query.n, _since(query.since))
+        return Items(self._logs.tail(names, query.n, _since(query.since)))
 
 
 class FollowLogs(Noun):

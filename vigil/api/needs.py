@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from typing import Protocol
 
 from vigil.model import api
@@ -27,8 +27,8 @@ class Overlord(Protocol):
     def plan(self) -> Plan:
         """The plan in force."""
 
-    def services(self, names: Sequence[str] = ()) -> list[api.Service]:
-        """The state of the services named (all, for none); NotFound names the unknown ones."""
+    async def measured(self, names: Sequence[str] = ()) -> list[api.Service]:
+        """The services named (all, for none), with what they use; NotFound names the unknown ones."""
 
     def act(self, action: api.ServicesAction, cause: str, key: str | None) -> api.Change:
         """Begin what ``action`` asks for. A ``key`` seen before gives the change that it began then."""
@@ -73,8 +73,11 @@ class Logs(Protocol):
     def names(self) -> list[str]:
         """All logs there are, ``vigild`` included."""
 
-    def tail(self, names: Sequence[str], n: int, since: int | float | None) -> list[api.LogEntry]:
-        """The last ``n`` entries of these logs, oldest first; ``since`` is a seq (exclusive) or a time (inclusive)."""
+    def tail(self, names: Sequence[str], n: int, since: int | float | None) -> Iterator[bytes]:
+        """The last ``n`` entries of these logs, oldest first; ``since`` is a seq (exclusive) or a time (inclusive).
+
+        Pieces of JSON, one entry a line.
+        """
 
     def follow(self, names: Sequence[str], format: str, n: int, since: int | float | None) -> Follower:  # noqa: A002
         """Begin to follow these logs (all but ``vigild``, for none) now, after a replay of at most ``n`` entries."""

@@ -19,7 +19,7 @@ from vigil.api.answer import Answer
 from vigil.api.body import too_large
 from vigil.api.caller import Caller
 from vigil.api.mismatch import explain
-from vigil.api.stream import Stream
+from vigil.api.stream import Items, Stream
 from vigil.model.api import Change, Request
 from vigil.model.errors import BadRequest
 from vigil.model.states import Access
@@ -92,6 +92,10 @@ def op(
             if isinstance(given, Stream):
                 resp.content_type = given.content_type
                 resp.stream = given.begin(call.answer)
+            elif isinstance(given, Items):
+                resp.data = given.whole()
+                if resp.data is None:
+                    resp.stream = given.begin()
             elif status == 202 and isinstance(given, Change):
                 resp.status = falcon.HTTP_202
                 resp.data = envelope.accepted(given)

@@ -29,7 +29,7 @@ class Services(Noun):
     @op(Access.READ, "list services", query=ServicesQuery, result=list[api.Service])
     async def on_get(self, call: Call[ServicesQuery, None]) -> list[api.Service]:
         """Show them, in the order of the plan or of the names asked for."""
-        return self._overlord.services(call.query.names)
+        return await self._overlord.measured(call.query.names)
 
     @op(Access.WRITE, "command services", body=api.ServicesAction, result=api.Change, status=202)
     async def on_post(self, call: Call[Query, api.ServicesAction]) -> api.Change:

@@ -1,17 +1,51 @@
-"""An answer without an end: chunks of a follower, and comments in between so that silence is told from death."""
+"""Answers that come in pieces: the chunks of a follower, without an end, and lists that are too long for one piece."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from typing import ClassVar
+from collections.abc import AsyncIterator, Iterator
+from typing import ClassVar, Generic, TypeVar
 
+from vigil.api import envelope
 from vigil.api.answer import Answer
 from vigil.api.needs import Follower
 
+T = TypeVar("T")
+
+
+class Items(Generic[T]):
+    """A result that is a list of ``T``, from pieces of JSON with one item a line; the loop goes on between two."""
+
+    def __init__(self, pieces: Iterator[bytes]) -> None:
+        self._pieces = pieces
+        self._first = next(pieces, b"")
+        self._second = next(pieces, b"")
+
+    def whole(self) -> bytes | None:
+        """The answer, where one piece is all of it."""
+        return None if self._second else envelope.SYNC_HEAD + b"[" + _listed(self._first) + b"]" + envelope.SYNC_END
+
+    async def begin(self) -> AsyncIterator[bytes]:
+        """The answer piece by piece."""
+        yield envelope.SYNC_HEAD + b"[" + _listed(self._first)
+        piece = self._second
+        while piece:
+            yield b"," + _listed(piece)
+            await asyncio.sleep(0)  # a client that takes everything at once would be served to the end first
+            piece = next(self._pieces, b"")
+        yield b"]" + envelope.SYNC_END
+
+
+def _listed(piece: bytes) -> bytes:
+    """Line ends become commas: within an item they are escaped."""
+    return piece[:-1].replace(b"\n", b",")
+
 
 class Stream:
-    """What a responder gives instead of a result."""
+    """What a responder gives instead of a result that has an end: the chunks of a follower.
+
+    Comments in between tell silence from death.
+    """
 
     TYPES: ClassVar[dict[str, str]] = {
         "json": "text/event-stream",

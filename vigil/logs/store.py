@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import msgspec
 
@@ -77,16 +77,18 @@ class LogStore:
         """All logs there are, ``vigild`` included."""
         return sorted(self._logs)
 
-    def tail(self, names: Sequence[str], n: int, since: int | float | None = None) -> list[api.LogEntry]:
-        """The last ``n`` entries of these logs, oldest first.
+    def tail(self, names: Sequence[str], n: int, since: int | float | None = None) -> Iterator[bytes]:
+        """The last ``n`` entries of these logs as JSON, one a line, oldest first, in pieces of whole lines.
 
-        ``since`` is a seq (an int, exclusive) or a time (a float, seconds since 1970, inclusive).
+        ``since`` is a seq (an int, exclusive) or a time (a float, seconds since 1970, inclusive). Which entries it will
+        be is fixed now; what is overwritten before its piece is taken is left out.
         """
         return self._entries(names, n, *_start(n, since))
 
     def last_lines(self, name: str, n: int, run_started_real_ns: int) -> list[str]:
         """The last ``n`` messages that a run wrote which started then; invalid UTF-8 as U+FFFD."""
-        return [entry.message for entry in self._entries([name], n, _TIME, run_started_real_ns)]
+        pieces = self._entries([name], n, _TIME, run_started_real_ns)
+        return [entry.message for piece in pieces for entry in _decoder.decode_lines(piece)]
 
     def lines_total(self, name: str) -> int:
         """Lines ever kept of this log, 0 where there is none."""
@@ -118,14 +120,11 @@ class LogStore:
         self._logs[log.name] = log
         self._feeds.changed()
 
-    def _entries(self, names: Sequence[str], n: int, start: int, value: int) -> list[api.LogEntry]:
+    def _entries(self, names: Sequence[str], n: int, start: int, value: int) -> Iterator[bytes]:
         reader = Reader("entries")
         for name in dict.fromkeys(names):
             if name in self._logs:
                 reader.add(self._logs[name], start, value)
         reader.mark()
         reader.keep(n)
-        found: list[api.LogEntry] = []
-        while data := reader.read():
-            found += _decoder.decode_lines(data)
-        return found
+        return iter(reader.read, b"")

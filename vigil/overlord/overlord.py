@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import msgspec
 
@@ -13,7 +13,7 @@ from vigil.overlord import commands, order, views
 from vigil.overlord.changes import Change, Changes, view
 from vigil.overlord.loop import Loop
 from vigil.overlord.settings import Settings
-from vigil.overlord.tree import Tree
+from vigil.overlord.tree import Tree, Use
 from vigil.plan import Sources, graph, load, read
 from vigil.service import spec
 from vigil.service.actor import Actor, Logs, Outside
@@ -122,27 +122,31 @@ class Overlord:
     def shutdown(self, code: int, restart: bool, cause: str) -> None:
         """Stop everything in order, then exit with ``code``, or start from scratch. The first shutdown decides.
 
-        PlanError, and nothing happens, where a restart would find a plan that cannot be used.
+        Whether a restart would find a plan that can be used is to be asked before: ``check_plan``.
         """
-        if restart:
-            self.check_plan()
         self._loop.turn()
         self._shut(code, restart, f"vigild is {'restarting' if restart else 'stopping'}: asked for by {cause}")
         self._loop.turn()
 
     def check_plan(self) -> None:
-        """PlanError where the plan's files, as they are now, cannot be used. Reads files: may take a while."""
+        """PlanError where the plan's files, as they are now, cannot be used. Reads files: to be called in a thread."""
         record = self._store.get(_PLAN)
         if record is not None:
             load(read(msgspec.msgpack.decode(record, type=Sources).directory))
 
     # --- what the API asks ---
 
-    def services(self, names: Sequence[str] = ()) -> list[api.Service]:
+    def services(self, names: Sequence[str] = (), uses: Mapping[str, Use] | None = None) -> list[api.Service]:
         """All services, or those named, in the order in which they are named; NotFound names the unknown ones."""
         chosen = commands.known("show", names, self._actors) if names else list(self._actors)
         actors = [self._actors[name] for name in chosen]
-        return views.services(actors, self._tree, self._settings.began_real_ns or self._welcome.start_real_ns)
+        return views.services(actors, uses or {}, self._settings.began_real_ns or self._welcome.start_real_ns)
+
+    async def measured(self, names: Sequence[str] = ()) -> list[api.Service]:
+        """The same with what they use, which takes the longer the more processes there are."""
+        commands.known("show", names, self._actors)
+        roots = {a.name: (a.state.pid, a.state.keeper) for a in self._actors.values() if a.state.phase in LIVE}
+        return self.services(names, await self._tree.measure(roots) if roots else None)
 
     def act(self, action: api.ServicesAction, cause: str, key: str | None) -> api.Change:
         """Begin a change; it is in the journal when this returns. The same ``key`` gives the same change again.

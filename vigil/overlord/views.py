@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from vigil.model import api, say, signals
+from vigil.overlord.order import Standing, standing
 from vigil.overlord.settings import Settings
-from vigil.overlord.tree import Tree, Use
+from vigil.overlord.tree import Use
 from vigil.service.actor import Actor
-from vigil.service.state import LIVE, LastExit, Phase, shown
+from vigil.service.state import LIVE, LastExit, shown
 from vigil.shim.messages import Welcome
 
 
-def services(actors: Sequence[Actor], tree: Tree, start_real_ns: int) -> list[api.Service]:
+def services(actors: Sequence[Actor], uses: Mapping[str, Use], start_real_ns: int) -> list[api.Service]:
     """One for each actor. ``start_real_ns``: since when those are as they are that never changed."""
-    mains = {actor.name: (actor.state.pid, actor.state.keeper) for actor in actors if actor.state.phase in LIVE}
-    uses = tree.look(mains) if mains else {}
     return [_service(actor, uses.get(actor.name), start_real_ns) for actor in actors]
 
 
@@ -33,7 +32,7 @@ def _service(actor: Actor, use: Use | None, start_real_ns: int) -> api.Service:
         pid=state.pid or None if running else None,
         restarts=state.restarts,
         exit=_exit(state.exit) if state.exit is not None else None,
-        ready=state.phase in (Phase.ACTIVE, Phase.EXITED),
+        ready=standing(state, service) is Standing.UP,
         stop_signal=signals.name(service.stop_signal),
         on_success=service.on_success.value,
         on_failure=service.on_failure.value,
