@@ -66,6 +66,56 @@ def test_what_is_written_is_all_that_is_needed_to_go_on() -> None:
     assert again.new("stop", "", "", None, 7).id == 2
 
 
+def test_a_task_that_ends_is_written_alone_until_the_change_is_over() -> None:
+    names = [f"service-{number}" for number in range(300)]
+    changes = begun(*names)
+    values: dict[str, bytes] = {}
+    sizes = []
+    for name in [None, *names]:
+        if name is not None:
+            changes.end_task(1, name, ERROR if name == names[7] else DONE, "", (), 5)
+        written = changes.writes()
+        changes.committed()
+        sizes.append(sum(len(key) + len(value or b"") for key, value in written.items()))
+        values.update((key, value) for key, value in written.items() if value is not None)
+        for key in [key for key, value in written.items() if value is None]:
+            del values[key]
+        items = list(values.items())  # in whatever order: the store keeps the oldest key first
+        again = Changes.load(
+            lambda prefix, items=items: [i for i in items[::-1] if i[0].startswith(prefix)], values.get
+        )
+        assert view(again.get("1")) == view(changes.get("1"))
+        if name == names[20]:
+            changes = again  # the next control
+            assert changes.add(1, "late", "start")
+            changes.end_task(1, "late", DONE, "", (), 5)
+    assert changes.get("1").status is ERROR
+    assert max(sizes[1:22] + sizes[23:-1]) < 100
+    assert sorted(values) == ["change/1", "counter/change"]
+
+
+def test_a_change_that_is_dropped_in_the_turn_it_ends_in_takes_its_tasks_along() -> None:
+    changes = begun("a", "b")
+    changes.end_task(1, "a", DONE, "", (), 5)
+    changes.end_task(1, "b", DONE, "", (), 0)
+    changes.committed()
+    begins = changes.new("start", "", "", None, 1)
+    assert changes.add(begins.id, "a", "start")
+    assert changes.add(begins.id, "b", "start")
+    changes.writes()
+    changes.committed()
+    changes.end_task(begins.id, "a", DONE, "", (), 5)
+    assert set(changes.writes()) == {"change/2/a"}
+    changes.committed()
+    changes.end_task(begins.id, "b", DONE, "", (), 6)
+    for number in range(KEPT):
+        changes.settle(changes.new("stop", "", "", None, number), 7)
+    written = changes.writes()
+    assert {key for key, value in written.items() if value is None} == {"change/1", "change/2", "change/2/a"}
+    changes.committed()
+    assert changes.writes() == {}
+
+
 def test_the_oldest_that_ended_go_and_their_keys_with_them() -> None:
     changes = begun("a")
     for number in range(KEPT):

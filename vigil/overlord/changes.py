@@ -2,6 +2,9 @@
 
 A change is in the journal in the same write as the tasks it gives to services, and every end of a task in the same
 write as the state that it ends with. The last 500 that ended are kept, and all that are under way.
+
+While a change is under way a task that ends is written alone, as ``change/ID/SERVICE``: the whole of it each time would
+be megabytes for a few hundred services that start one after the other. At its end it is written as a whole again.
 """
 
 from __future__ import annotations
@@ -56,6 +59,7 @@ class Change(msgspec.Struct, omit_defaults=True):
 
 _encode = msgspec.msgpack.encode
 _decode = msgspec.msgpack.Decoder(Change).decode
+_decode_task = msgspec.msgpack.Decoder(Task).decode
 
 
 class Changes:
@@ -64,21 +68,32 @@ class Changes:
     @staticmethod
     def load(items: Callable[[str], Iterable[tuple[str, bytes]]], get: Callable[[str], bytes | None]) -> Changes:
         """Those in a store, of which these are the methods."""
-        return Changes((value for _, value in items(_PREFIX)), get(_COUNTER))
+        return Changes(items(_PREFIX), get(_COUNTER))
 
-    def __init__(self, records: Iterable[bytes], counter: bytes | None) -> None:
-        """``records`` and ``counter`` as they are in the journal."""
+    def __init__(self, records: Iterable[tuple[str, bytes]], counter: bytes | None) -> None:
+        """``records``, with their keys, and ``counter`` as they are in the journal."""
+        self._apart: dict[int, set[str]] = {}  # tasks that the journal has under keys of their own
         try:
-            loaded = sorted((_decode(record) for record in records), key=lambda change: change.id)
+            loaded = self._read(dict(records))
         except msgspec.MsgspecError as error:
             raise StartError(f"cannot read the changes in the journal: {error}") from error
         self._all = {change.id: change for change in loaded}
         self._keys = {change.key: change.id for change in loaded if change.key is not None}
         self._ended = deque(sorted((c.ready_real_ns, c.id) for c in loaded if c.ended))
         self._last = max([int(counter or b"0"), *self._all])
-        self._dirty: set[int] = set()
+        self._dirty: set[int] = set()  # to be written as a whole
+        self._touched: dict[int, set[str]] = {}  # of which only these tasks are to be written
         self._dropped: list[int] = []
         self._waiters: dict[int, list[asyncio.Future[None]]] = {}
+
+    def _read(self, records: dict[str, bytes]) -> list[Change]:
+        loaded = {key: _decode(record) for key, record in records.items() if key.count("/") == 1}
+        for key, record in records.items():
+            whole, _, service = key.rpartition("/")
+            if whole in loaded:
+                loaded[whole].tasks[service] = _decode_task(record)
+                self._apart.setdefault(loaded[whole].id, set()).add(service)
+        return sorted(loaded.values(), key=lambda change: change.id)
 
     # --- to look at ---
 
@@ -134,14 +149,15 @@ class Changes:
             return
         task.status = status
         task.err = "\n  ".join([err + "; its last lines:" if output else err, *list(output)[-_SHOWN_OUTPUT:]])
+        self._touched.setdefault(id, set()).add(service)
         self.settle(change, real_ns)
 
     def settle(self, change: Change, real_ns: int) -> None:
         """End ``change`` if nothing of it is under way."""
+        if change.ended or any(task.status is ChangeStatus.DOING for task in change.tasks.values()):
+            return
         self._dirty.add(change.id)
         statuses = {task.status for task in change.tasks.values()}
-        if ChangeStatus.DOING in statuses or change.ended:
-            return
         change.status = next(
             (status for status in (ChangeStatus.ERROR, ChangeStatus.HOLD) if status in statuses), ChangeStatus.DONE
         )
@@ -154,18 +170,29 @@ class Changes:
                 self._keys.pop(dropped.key, None)
             self._dropped.append(oldest)
             self._dirty.discard(oldest)
+            self._touched.pop(oldest, None)
 
     def writes(self) -> dict[str, bytes | None]:
         """What is to be written, since ``committed``."""
-        if not self._dirty and not self._dropped:
-            return {}
         found: dict[str, bytes | None] = {f"{_PREFIX}{id_}": None for id_ in self._dropped}
         found.update((f"{_PREFIX}{id_}", _encode(self._all[id_])) for id_ in sorted(self._dirty))
-        found[_COUNTER] = str(self._last).encode()
+        for id_ in (*self._dropped, *self._dirty):
+            found.update((f"{_PREFIX}{id_}/{service}", None) for service in self._apart.get(id_, ()))
+        for id_, services in self._touched.items():
+            if id_ not in self._dirty:
+                tasks = self._all[id_].tasks
+                found.update((f"{_PREFIX}{id_}/{service}", _encode(tasks[service])) for service in sorted(services))
+        if self._dirty:
+            found[_COUNTER] = str(self._last).encode()
         return found
 
     def committed(self) -> None:
         """All that ``writes`` gave is in the journal: whoever waits for it may know."""
+        for id_, services in self._touched.items():
+            self._apart.setdefault(id_, set()).update(services)
+        self._touched.clear()
+        for id_ in (*self._dropped, *self._dirty):
+            self._apart.pop(id_, None)
         for id_ in sorted(self._dirty):
             change = self._all[id_]
             if change.ended:
