@@ -12,6 +12,7 @@ import msgspec
 import pytest
 
 from tests.unit.overlord_world import SHORT, World, service
+from vigil.journal import JournalError
 from vigil.model import api
 from vigil.model.errors import BadRequest, Conflict, NotFound, StartError, Unavailable
 from vigil.overlord.tree import Use
@@ -455,6 +456,29 @@ def test_a_restart_of_vigild_may_become_an_exit_but_not_the_other_way_round() ->
     world.overlord.shutdown(0, False, "uid 0")
     world.overlord.shutdown(0, True, "uid 0")
     assert world.calls("shutdown") == [("shutdown", 0, True), ("shutdown", 0, False)]
+
+
+def test_after_a_turn_that_failed_nothing_is_done_any_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    """control ends then, but its loop goes round some more times on the way."""
+    world = up(service("web"))
+    write = world.store.write
+
+    def fail(changes: object) -> None:
+        monkeypatch.setattr(world.store, "write", write)
+        raise JournalError("cannot write the journal: No space left on device")
+
+    monkeypatch.setattr(world.store, "write", fail)
+    calls, values = list(world.pid1.calls), dict(world.store.values)
+    with pytest.raises(SystemExit):
+        world.overlord.act(api.ServicesAction(action="stop", services=["web"]), "uid 0", None)
+    with pytest.raises(SystemExit):
+        world.overlord.act(api.ServicesAction(action="restart", services=["web"]), "uid 0", None)
+    world.pid1.signalled(signal.SIGHUP)
+    with pytest.raises(SystemExit):
+        world._settle()
+    assert (world.pid1.calls, world.store.values) == (calls, values)
+    world.kill()
+    assert world.status(world.do("stop", "web")) == "done"
 
 
 # --- stop, restart, order ---

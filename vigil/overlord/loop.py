@@ -51,7 +51,7 @@ class Loop:
         self._store, self._dispatch, self._shut = store, dispatch, shut
         self._token = int(store.get(_TOKEN) or b"0")
         self._inbox: deque[Incoming] = deque()
-        self._scheduled = self._turning = False
+        self._scheduled = self._turning = self._failed = False
         self._moved: dict[str, None] = {}  # services whose neighbours are to be asked
         self._acting: dict[str, Actor] = {}  # that may have to be written, and to act
         self._writes: dict[str, bytes | None] = {}
@@ -71,6 +71,8 @@ class Loop:
 
     def turn(self) -> None:
         """A turn, and those that follow from it at once."""
+        if self._failed:
+            raise SystemExit(1)  # control is ending, and what is left to run of it must not act on half a turn
         if self._turning:
             return  # somebody who was told something in this turn asks for the next one
         self._turning, self._scheduled = True, False
@@ -90,6 +92,7 @@ class Loop:
                     break
             self._arm()
         except Exception as error:
+            self._failed = True
             _fail(error)
         finally:
             self._turning = False
