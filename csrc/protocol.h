@@ -211,7 +211,8 @@ struct vg_update_run {
 };
 
 struct vg_signal { struct vg_head head; struct vg_run run; uint32_t signal, target; };
-struct vg_stop { struct vg_head head; struct vg_run run; uint32_t target, reserved; };   /* target: where the stop signal goes first: VG_GROUP */
+/* target: where the stop signal goes first: VG_GROUP. run {VG_NO_SLOT, 0}: the run that this token was given to, since an exec that hangs has no STARTED */
+struct vg_stop { struct vg_head head; struct vg_run run; uint32_t target, reserved; uint64_t token; };
 struct vg_release { struct vg_head head; struct vg_run run; };
 struct vg_park { struct vg_head head; char name[168]; };      /* PARK, UNPARK, SNAPSHOT_PARKED */
 struct vg_plain { struct vg_head head; uint64_t value; };     /* READY, PONG, REEXEC, SNAPSHOT_END, PING, STREAMS_END, FINISH, LOGGER_READY */

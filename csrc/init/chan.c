@@ -37,10 +37,14 @@ int chan_receive(int fd, struct chan_message *message) {
     union { struct cmsghdr head; char bytes[CMSG_SPACE(sizeof(int) * 16)]; } control;
     struct iovec part = {message->words, sizeof message->words};
     struct msghdr header = {.msg_iov = &part, .msg_iovlen = 1, .msg_control = control.bytes, .msg_controllen = sizeof control.bytes};
-    ssize_t n;
+    ssize_t n = -1;
     message->count = 0;
     message->size = 0;
-    do n = recvmsg(fd, &header, MSG_DONTWAIT | MSG_CMSG_CLOEXEC); while (n < 0 && errno == EINTR);
+    /* ECONNRESET is told once, before what is still to be read, when the peer died with something of ours unread: no end yet. */
+    for (int attempt = 0; attempt < 8; attempt++) {
+        n = recvmsg(fd, &header, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+        if (n >= 0 || (errno != EINTR && errno != ECONNRESET)) break;
+    }
     if (n < 0) return errno == EAGAIN || errno == EWOULDBLOCK ? CHAN_EMPTY : CHAN_CLOSED;
     int bad = 0;
     for (struct cmsghdr *c = CMSG_FIRSTHDR(&header); c; c = next_part(&header, c)) {
@@ -88,8 +92,9 @@ int chan_send(int fd, const void *bytes, const int *fds, int count) {
     ssize_t n;
     do n = sendmsg(fd, &header, MSG_DONTWAIT | MSG_NOSIGNAL); while (n < 0 && errno == EINTR);
     if (n >= 0) return CHAN_MESSAGE;
-    /* ETOOMANYREFS: too many descriptors in flight; ENOBUFS, ENOMEM: no memory now. All pass. */
-    return errno == EAGAIN || errno == EWOULDBLOCK || errno == ENOBUFS || errno == ENOMEM || errno == ETOOMANYREFS ? CHAN_EMPTY : CHAN_CLOSED;
+    if (errno == EAGAIN || errno == EWOULDBLOCK) return CHAN_EMPTY;
+    /* ETOOMANYREFS: too many descriptors in flight; ENOBUFS, ENOMEM: no memory now. They pass, but while they last the socket polls as writable. */
+    return errno == ENOBUFS || errno == ENOMEM || errno == ETOOMANYREFS ? CHAN_SHORT : CHAN_CLOSED;
 }
 
 int chan_check(const struct chan_rule *rules, int count, const struct chan_message *message, uint32_t phase) {

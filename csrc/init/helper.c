@@ -2,7 +2,7 @@
  * helper - control and logger: how they are started, watched and started again.
  *
  * Owns: the two processes, PID 1's end of their links, the descriptors that outlive logger's lives.
- * Calls: loop, pipes, keeper (closing descriptors), sig, say, ring, logger (whose main is entered in the forked child).
+ * Calls: loop, pipes, chan, keeper (closing descriptors), sig, say, ring, logger (whose main is entered in the forked child).
  * On failure: a helper that cannot be started is tried again later; the wait doubles up to 30 s as long as no life gets READY.
  */
 #include "helper.h"
@@ -17,6 +17,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "chan.h"
 #include "keeper.h"
 #include "logger.h"
 #include "pipes.h"
@@ -34,6 +35,7 @@
 #define LOGGER_TICK_MS 500
 #define LOGGER_LIMIT_MS 2000
 #define CLOSED_GRACE_MS 1000        /* between the end of its link and its own: a process that exits closes its descriptors first */
+#define SHORT_WAIT_MS 50            /* between two tries to send what the system had no room for */
 #define ABORT_GRACE_MS 1000         /* between SIGABRT (a traceback) and SIGKILL */
 
 struct helper control = {.name = "control", .source = LOOP_CONTROL, .link = -1, .kill_at = VG_FOREVER, .wait_ms = FIRST_WAIT_MS};
@@ -78,10 +80,13 @@ static void rename_self(const char *name) {
     (void)say_text(helper_boot.title, helper_boot.title_size, "%s", name);
 }
 
-static _Noreturn void run_logger(int link) {
+static _Noreturn void run_logger(int link, pid_t parent) {
     (void)setsid();
     rename_self("vigil-logger");
-    if (helper_boot.orphanable) (void)prctl(PR_SET_PDEATHSIG, SIGKILL);
+    if (helper_boot.orphanable) {
+        (void)prctl(PR_SET_PDEATHSIG, SIGKILL);
+        if (getppid() != parent) _exit(1);
+    }
     int keep[] = {helper_boot.sink[0], helper_boot.sink[1], link, helper_boot.journal, helper_boot.pipe_read[0], helper_boot.pipe_read[1],
                   helper_boot.pipe_write[0], helper_boot.pipe_write[1], helper_boot.ring, say_fd()};
     int count = (int)(sizeof keep / sizeof *keep);
@@ -127,7 +132,7 @@ static void start(struct helper *helper, uint64_t now) {
     pid_t self = getpid(), pid = fork();
     if (pid == 0) {
         if (helper == &control) run_control(ends[1], outputs[0], outputs[1], self);
-        run_logger(ends[1]);
+        run_logger(ends[1], self);
     }
     if (pid < 0) goto failed;
     (void)close(ends[1]);
@@ -142,7 +147,7 @@ static void start(struct helper *helper, uint64_t now) {
     helper->tick = now + (helper == &control ? CONTROL_TICK_MS : LOGGER_TICK_MS) * MS;
     helper->kill_at = helper->start_at = VG_FOREVER;
     helper->start_real_ns = say_real_ns();
-    if (!loop_watch(helper->source, helper->link, false)) helper_drop(helper, "its link cannot be watched");
+    if (!loop_watch(helper->source, helper->link, true, false)) helper_drop(helper, "its link cannot be watched");
     return;
 failed:;
     int error = errno;
@@ -158,6 +163,7 @@ failed:;
 void helper_end(struct helper *helper, int signal, uint64_t grace_ms) {
     if (!helper->pid || helper->ending) return;
     helper->ending = true;
+    loop_forget(helper->source);        /* it is not read any more until it is dead: what waits there must not wake us again and again */
     helper->kill_at = say_now_ns() + grace_ms * MS;
     (void)kill(helper->pid, signal);
 }
@@ -168,7 +174,15 @@ void helper_drop(struct helper *helper, const char *why) {
     helper_end(helper, SIGKILL, 0);
 }
 
+void helper_sent(struct helper *helper, int result, bool readable) {
+    if (result == CHAN_CLOSED) { helper_closed(helper); return; }
+    helper->write_waits = result == CHAN_EMPTY;
+    if (result == CHAN_SHORT) loop_at(say_now_ns() + SHORT_WAIT_MS * MS);
+    (void)loop_watch(helper->source, helper->link, readable && !helper->ending, helper->write_waits);
+}
+
 void helper_closed(struct helper *helper) {
+    if (helper->closed) return;
     loop_forget(helper->source);
     helper->closed = true;
     uint64_t end = say_now_ns() + CLOSED_GRACE_MS * MS;

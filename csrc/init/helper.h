@@ -52,6 +52,7 @@ void helper_turn(uint64_t now);             /* starts, watches, kills what is du
 void helper_end(struct helper *helper, int signal, uint64_t grace_ms);      /* signal now, SIGKILL after the grace */
 void helper_drop(struct helper *helper, const char *why);                   /* it sent nonsense: killed, and started again */
 void helper_closed(struct helper *helper);                                  /* it closed its end: dying, most likely; if not, killed soon */
+void helper_sent(struct helper *helper, int result, bool readable);         /* chan_send's result of all that was to be sent; readable: it is to be read from */
 void helper_over(struct helper *helper, bool restart);                      /* reaped: its link is closed, the next life is planned */
 void helper_answered(struct helper *helper, uint64_t value);                /* PONG */
 #endif

@@ -128,28 +128,27 @@ bool keeper_stat(pid_t pid, struct keeper_stat *stat) {
     return true;
 }
 
-int keeper_children(pid_t *list, int size) {
+bool keeper_each_child(pid_t parent, keeper_child *each, void *context) {
     char path[64], text[4096];
-    say_text(path, sizeof path, "/proc/self/task/%d/children", (int)getpid());
+    say_text(path, sizeof path, "/proc/%d/task/%d/children", (int)parent, (int)parent);
     int fd = open(path, O_RDONLY | O_CLOEXEC);
-    if (fd < 0) return -1;
-    int count = 0;
+    if (fd < 0) return false;
     int64_t value = 0;
-    bool within = false;
+    bool within = false, done;
     for (;;) {
         ssize_t n = read(fd, text, sizeof text);
         if (n < 0 && errno == EINTR) continue;
-        if (n < 0) { count = -1; break; }
         for (ssize_t i = 0; i < n; i++) {
             if (text[i] >= '0' && text[i] <= '9') { value = value * 10 + (text[i] - '0'); within = true; continue; }
-            if (within && count < size) list[count++] = (pid_t)value;
+            if (within) each((pid_t)value, context);
             value = 0;
             within = false;
         }
-        if (n == 0) break;
+        done = n == 0;
+        if (n <= 0) break;
     }
     (void)close(fd);
-    return count;
+    return done;
 }
 
 uint64_t keeper_tag(pid_t pid) {
@@ -195,7 +194,7 @@ static bool write_number(const char *path, int32_t value) {
 static void set_limits(void) {
     struct rlimit limit = {(rlim_t)job.nofile_soft, (rlim_t)job.nofile_hard};
     if (setrlimit(RLIMIT_NOFILE, &limit) != 0) failed(VG_STEP_LIMIT);
-    /* The tag by which an heir finds what has left the session. Lowering is always allowed; below an outer vigild's tag it may not be. */
+    /* The tag by which an heir finds what has left the session. Lowering is always allowed. */
     limit = (struct rlimit){(rlim_t)job.tag, (rlim_t)job.tag};
     (void)setrlimit(RLIMIT_LOCKS, &limit);
     for (uint32_t i = 0; i < job.spawn->limits; i++) {
@@ -246,8 +245,11 @@ static void execute(char **argv, char **environment) {
 
 static _Noreturn void child(pid_t keeper, char **argv, char **environment) {
     const struct vg_spawn *spawn = job.spawn;
+    /* The keeper may be killed at any time. Dead before we came to run: the slot may be another run's already, nothing is written. Dead later:
+     * not started, and whoever has seen `leader` waits for us. */
+    if (getppid() != keeper) _exit(127);
     atomic_store_explicit(&slot->leader, (int32_t)syscall(SYS_getpid), memory_order_release);
-    if (getppid() != keeper) _exit(127);            /* the keeper was killed meanwhile: not started */
+    if (getppid() != keeper) { errno = EAGAIN; failed(VG_STEP_KEEPER); }
     if (setsid() < 0) failed(VG_STEP_SESSION);
     for (int i = 0; i < 3; i++)
         if (job.stdio[i] != i && dup2(job.stdio[i], i) < 0) failed(VG_STEP_STDIO);
@@ -276,6 +278,7 @@ static struct process *tree;
 static int tree_count;
 
 static bool tree_map(void) {
+    if (tree) return true;
     tree = mmap(NULL, PROCESSES * sizeof *tree, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (tree == MAP_FAILED) tree = NULL;
     return tree != NULL;
@@ -347,21 +350,33 @@ static void tree_signal(const struct process *process, int signal) {
     (void)close(fd);
 }
 
+static struct { pid_t pid[4096]; int count; } children;
+
+static void note_child(pid_t pid, void *context) {
+    (void)context;
+    if (children.count < (int)(sizeof children.pid / sizeof *children.pid)) children.pid[children.count++] = pid;
+}
+
 /* A child's number found by asking for each: answers for children only, needs no rights and no /proc. */
-static int children_by_asking(pid_t *list, int size, pid_t end) {
-    int count = 0;
-    for (pid_t pid = 2; pid < end && count < size; pid++) {
+static void children_by_asking(pid_t end) {
+    for (pid_t pid = 2; pid < end; pid++) {
         siginfo_t info;
-        if (syscall(SYS_waitid, P_PID, pid, &info, WEXITED | WNOHANG | WNOWAIT, NULL) == 0) list[count++] = pid;
+        if (syscall(SYS_waitid, P_PID, pid, &info, WEXITED | WNOHANG | WNOWAIT, NULL) == 0) note_child(pid, NULL);
     }
-    return count;
+}
+
+/* Our children, as many as fit: who kills them comes again. */
+static void find_children(pid_t end) {
+    children.count = 0;
+    if (!keeper_each_child(getpid(), note_child, NULL)) {
+        children.count = 0;
+        children_by_asking(end);
+    }
 }
 
 static void kill_children(int round) {
-    static pid_t list[4096];
-    int n = keeper_children(list, 4096);
-    if (n < 0) n = children_by_asking(list, 4096, round ? PIDS_UNKNOWN : 32768);
-    for (int i = 0; i < n; i++) (void)kill(list[i], SIGKILL);
+    find_children(round ? PIDS_UNKNOWN : 32768);
+    for (int i = 0; i < children.count; i++) (void)kill(children.pid[i], SIGKILL);
 }
 
 /* ---- reaping, requests, the end ---- */
@@ -400,6 +415,7 @@ static bool reap(void) {
 
 static void signal_tree(uint64_t mask) {
     pid_t leader = atomic_load(&slot->leader);
+    bool mapped = tree != NULL;         /* by empty, which goes on with it */
     if (tree_map() && tree_read()) {
         for (int i = 0; i < tree_count; i++) {
             if (!tree[i].ours || tree[i].state == 'Z') continue;
@@ -408,16 +424,14 @@ static void signal_tree(uint64_t mask) {
                 if (mask & ~had & SIG_BIT(s)) tree_signal(&tree[i], s);
         }
     } else {
-        static pid_t list[4096];
-        int n = keeper_children(list, 4096);
-        if (n < 0) n = children_by_asking(list, 4096, PIDS_UNKNOWN);
-        for (int i = 0; i < n; i++) {
-            uint64_t had = getpgid(list[i]) == leader ? group_sent : 0;
+        find_children(PIDS_UNKNOWN);
+        for (int i = 0; i < children.count; i++) {
+            uint64_t had = getpgid(children.pid[i]) == leader ? group_sent : 0;
             for (int s = 1; s <= 64; s++)
-                if (mask & ~had & SIG_BIT(s)) (void)kill(list[i], s);
+                if (mask & ~had & SIG_BIT(s)) (void)kill(children.pid[i], s);
         }
     }
-    tree_unmap();
+    if (!mapped) tree_unmap();
 }
 
 static void requests(void) {

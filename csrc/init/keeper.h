@@ -9,7 +9,9 @@
 
 #define VG_POKE SIGUSR1             /* PID 1 to keeper: look at the slot */
 #define VG_ORPHANED SIGUSR2         /* kernel to keeper: vigild died under it (where vigild is not PID 1) */
-#define KEEPER_TAG (1ULL << 62)     /* RLIMIT_LOCKS of a child: this, its generation and its slot (the kernel does not use that limit) */
+#define KEEPER_TAG (1ULL << 62)     /* RLIMIT_LOCKS of a child: this, its generation and its slot (the kernel does not use that limit). Half of it, or
+                                     * half of that, where vigild itself has a tag: what is vigild's own must not look like one of its runs. */
+#define KEEPER_TAG_BITS 46
 
 /* All that a keeper needs; on the stack of the forking function. Pointers go into the mapped blob. */
 struct keeper_job {
@@ -37,7 +39,8 @@ _Noreturn void keeper_run(const struct keeper_job *job);      /* in the forked p
 /* Walking /proc, shared with PID 1 where it is the heir of a killed keeper. */
 struct keeper_stat { pid_t parent; char state; };
 bool keeper_stat(pid_t pid, struct keeper_stat *stat);
-int keeper_children(pid_t *list, int size);                   /* pids of own children; -1 where /proc cannot tell */
+typedef void keeper_child(pid_t pid, void *context);
+bool keeper_each_child(pid_t parent, keeper_child *each, void *context);     /* of a process with one thread; false where /proc cannot tell */
 uint64_t keeper_tag(pid_t pid);                               /* the tag in /proc/PID/limits; 0: none */
 void keeper_close_all_but(const int *keep, int count);        /* ascending, -1 ignored */
 int keeper_pidfd_open(pid_t pid);

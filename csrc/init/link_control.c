@@ -28,6 +28,7 @@
 #define PHASE_NEW 1u
 #define PHASE_ATTACHED 2u
 #define MESSAGES_A_TURN 64          /* a control that floods us must not keep us from reaping */
+#define MESSAGES_OF_DEAD 4096       /* more than its socket holds; who else has its end must not keep us here either */
 
 struct link_decision link_decision;
 
@@ -46,6 +47,7 @@ static const struct vg_run no_run = {VG_NO_SLOT, 0};
 void link_decide(uint32_t code, uint32_t action) {
     if (!link_decision.made) link_decision = (struct link_decision){true, code, action};
     else if (link_decision.action == VG_RESTART && action == VG_EXIT) link_decision = (struct link_decision){true, code, action};
+    control.start_at = VG_FOREVER;      /* where it is not there it is not needed any more */
     stop_whole(helper_setting.stop_budget_ms);
 }
 
@@ -67,7 +69,7 @@ static void on_hello(struct chan_message *message) {
     helper_setting.log_format = hello.log_format == VG_FORMAT_JSON ? VG_FORMAT_JSON : VG_FORMAT_TEXT;
     helper_setting.log_level = hello.log_level;
     helper_setting.watchdog_ms = hello.watchdog_ms ? hello.watchdog_ms : 10000;
-    helper_setting.stop_budget_ms = hello.stop_budget_ms;
+    helper_setting.stop_budget_ms = hello.stop_budget_ms < SPAWN_DELAY_MOST_MS ? hello.stop_budget_ms : SPAWN_DELAY_MOST_MS;
     helper_setting.forward_stall_ms = hello.forward_stall_ms;
     say_configure(helper_setting.log_format, helper_setting.log_level);
     link_logger_settings();
@@ -95,7 +97,7 @@ static void on_update(struct chan_message *message) {
     memcpy(&update, message->words, sizeof update);
     struct run *run = table_find(update.run);
     if (!run) { refuse(VG_UPDATE, update.run, 0, ESRCH); return; }
-    if (update.set & VG_UPDATE_STOP && (update.stop_signal < 1 || update.stop_signal > 64)) { refuse(VG_UPDATE, update.run, run->token, EINVAL); return; }
+    if (update.set & VG_UPDATE_STOP && (update.stop_signal < 1 || update.stop_signal > 64 || (update.kill_delay_ms != VG_FOREVER && update.kill_delay_ms > SPAWN_DELAY_MOST_MS))) { refuse(VG_UPDATE, update.run, run->token, EINVAL); return; }
     if (update.set & VG_UPDATE_LOG && update.log_mode != VG_LOG_ENABLED && update.log_mode != VG_LOG_DISABLED) { refuse(VG_UPDATE, update.run, run->token, EINVAL); return; }
     if (update.set & VG_UPDATE_STOP) {
         struct slot *slot = table_shared(run);
@@ -105,7 +107,7 @@ static void on_update(struct chan_message *message) {
     if (update.set & VG_UPDATE_ORDER) { run->component = update.component; run->rank = update.rank; }
     if (update.set & VG_UPDATE_FORWARD) run->forward_mask = update.forward_mask;
     struct pipes *pipes = update.set & VG_UPDATE_LOG ? pipes_find(update.run) : NULL;
-    if (pipes) {
+    if (pipes && !pipes->ended) {
         run->log_mode = pipes->log_mode = update.log_mode;
         pipes->owed |= PIPES_STDOUT | PIPES_STDERR;
     }
@@ -122,8 +124,8 @@ static void on_signal(struct chan_message *message) {
 static void on_stop(struct chan_message *message) {
     struct vg_stop stop;
     memcpy(&stop, message->words, sizeof stop);
-    struct run *run = table_find(stop.run);
-    if (!run) { refuse(VG_STOP, stop.run, 0, ESRCH); return; }
+    struct run *run = stop.run.slot == VG_NO_SLOT ? table_with(stop.token) : table_find(stop.run);
+    if (!run) { refuse(VG_STOP, stop.run, stop.token, ESRCH); return; }
     stop_begin(run, VG_STOP_ASKED);
 }
 
@@ -212,7 +214,7 @@ static void (*const handlers[RULES])(struct chan_message *) = {
 
 void link_control_receive(bool all) {
     static struct chan_message message;
-    for (int i = 0; control.link >= 0 && (all || (i < MESSAGES_A_TURN && !answer_waits && !control.ending && !control.closed)); i++) {
+    for (int i = 0; control.link >= 0 && (all ? i < MESSAGES_OF_DEAD : (i < MESSAGES_A_TURN && !answer_waits && !control.ending && !control.closed)); i++) {
         int got = chan_receive(control.link, &message);
         if (got == CHAN_EMPTY) return;
         if (got == CHAN_CLOSED) {
@@ -356,9 +358,7 @@ static int send_all(void) {
 void link_control_send(void) {
     if (control.link < 0 || !control.greeted || control.closed) return;
     int sent = send_all();
-    if (sent == CHAN_CLOSED) return;        /* its death is coming */
-    control.write_waits = sent == CHAN_EMPTY;
-    (void)loop_watch(LOOP_CONTROL, control.link, control.write_waits);
+    helper_sent(&control, sent, !answer_waits);
 }
 
 void link_control_closed(void) {

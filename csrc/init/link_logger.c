@@ -133,10 +133,7 @@ static int send_all(void) {
 
 void link_logger_send(void) {
     if (logger.link < 0 || logger.ending || logger.closed) return;
-    int sent = send_all();
-    if (sent == CHAN_CLOSED) return;
-    logger.write_waits = sent == CHAN_EMPTY;
-    (void)loop_watch(LOOP_LOGGER, logger.link, logger.write_waits);
+    helper_sent(&logger, send_all(), true);
 }
 
 void link_logger_closed(void) {

@@ -16,22 +16,24 @@
 
 static int epoll = -1, timer = -1;
 static int watched[LOOP_SOURCES] = {-1, -1, -1, -1, -1};
-static bool asks_write[LOOP_SOURCES];
+static uint32_t asked[LOOP_SOURCES];
 static uint64_t earliest = VG_FOREVER, armed = VG_FOREVER;
 
 bool loop_make(void) {
     epoll = epoll_create1(EPOLL_CLOEXEC);
     timer = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
-    return epoll >= 0 && timer >= 0 && loop_watch(LOOP_TIMER, timer, false);
+    return epoll >= 0 && timer >= 0 && loop_watch(LOOP_TIMER, timer, true, false);
 }
 
-bool loop_watch(enum loop_source source, int fd, bool writable) {
-    if (watched[source] == fd && asks_write[source] == writable) return true;
-    struct epoll_event event = {.events = EPOLLIN | (writable ? (uint32_t)EPOLLOUT : 0u), .data = {.u32 = (uint32_t)source}};
+bool loop_watch(enum loop_source source, int fd, bool readable, bool writable) {
+    uint32_t events = (readable ? (uint32_t)EPOLLIN : 0u) | (writable ? (uint32_t)EPOLLOUT : 0u);
+    if (!events) { loop_forget(source); return true; }
+    if (watched[source] == fd && asked[source] == events) return true;
+    struct epoll_event event = {.events = events, .data = {.u32 = (uint32_t)source}};
     int how = watched[source] == fd ? EPOLL_CTL_MOD : EPOLL_CTL_ADD;
     if (epoll_ctl(epoll, how, fd, &event) != 0) return false;
     watched[source] = fd;
-    asks_write[source] = writable;
+    asked[source] = events;
     return true;
 }
 
@@ -39,7 +41,7 @@ void loop_forget(enum loop_source source) {
     if (watched[source] < 0) return;
     (void)epoll_ctl(epoll, EPOLL_CTL_DEL, watched[source], NULL);
     watched[source] = -1;
-    asks_write[source] = false;
+    asked[source] = 0;
 }
 
 void loop_at(uint64_t ns) {

@@ -71,6 +71,9 @@ static void set_limits(void) {
     spawn_setting.nofile_hard = limit.rlim_max;
     limit.rlim_cur = limit.rlim_max > NOFILE_MOST ? NOFILE_MOST : limit.rlim_max;
     (void)setrlimit(RLIMIT_NOFILE, &limit);
+    struct rlimit tag;
+    if (getrlimit(RLIMIT_LOCKS, &tag) == 0 && tag.rlim_max != RLIM_INFINITY)
+        while (spawn_setting.tag > 1ULL << KEEPER_TAG_BITS && spawn_setting.tag + (1ULL << KEEPER_TAG_BITS) > tag.rlim_max) spawn_setting.tag /= 2;
     /* A run takes two pipes and a third of a ring and listener each: (limit - 64) / 4 runs fit. */
     uint64_t fit = limit.rlim_cur > 128 ? (limit.rlim_cur - 64) / 4 : 16;
     if (!table_make(fit > TABLE_RUNS ? TABLE_RUNS : (uint32_t)fit)) cannot("map the table");
@@ -211,8 +214,8 @@ static void boot(int argc, char **argv) {
     protect();
     wake_fd = spawn_setting.wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     if (wake_fd < 0) cannot("make the eventfd of keepers");
-    if (!loop_make() || !loop_watch(LOOP_SIGNALS, signal_fd, false) || !loop_watch(LOOP_KEEPERS, wake_fd, false)) cannot("make the event loop");
-    if (!pipes_make()) cannot("map the table of pipes");
+    if (!loop_make() || !loop_watch(LOOP_SIGNALS, signal_fd, true, false) || !loop_watch(LOOP_KEEPERS, wake_fd, true, false)) cannot("make the event loop");
+    if (!pipes_make(table_runs())) cannot("map the table of pipes");
     if (!helper_make_logs()) cannot("make the log of vigild");
     if (!open_diagnostics()) cannot("make the pipe of diagnostics");
 }
@@ -279,15 +282,13 @@ static void flush_diagnostics(void) {
     char text[4096];
     if (!pipes) return;
     ssize_t n = read(pipes->fd[1], text, sizeof text);
-    if (n > 0 && write(2, text, (size_t)n) < 0) errno = 0;
+    if (n > 0) say_bytes(text, (size_t)n);
 }
 
 /* `vigild restart`: all is gone; logs, counters and the tables of logger go too, listeners, certificate and journal stay. */
 static void begin_again(void) {
-    while (pipes_top() > 0) {
-        struct pipes *last = pipes_at(pipes_top() - 1);
-        if (last->run.slot != VG_NO_SLOT) pipes_close(last);
-    }
+    for (uint32_t i = pipes_top(); i > 0; i--)
+        if (i <= pipes_top() && pipes_at(i - 1)->run.slot != VG_NO_SLOT) pipes_close(pipes_at(i - 1));
     for (uint32_t i = 0; i < table_end(); i++) table_free(table_at(i));
     for (uint32_t i = 0; i < parked_end(); i++) {
         const struct parked *parked = parked_at(i);
@@ -344,13 +345,11 @@ static void next_stage(uint64_t now) {
 }
 
 static void turn(uint32_t woken) {
+    /* Bells first, then what they rang for: one that were silenced after the look would leave what came in between until the next. */
+    uint64_t signals = woken & (1u << LOOP_SIGNALS) ? sig_take() : 0, count;
+    if (woken & (1u << LOOP_KEEPERS) && read(wake_fd, &count, sizeof count) < 0) errno = 0;
     reap();
-    if (woken & (1u << LOOP_KEEPERS)) {
-        uint64_t count;
-        if (read(wake_fd, &count, sizeof count) < 0) errno = 0;
-        reap();         /* what keepers wrote before they rang */
-    }
-    if (woken & (1u << LOOP_SIGNALS)) on_signals(sig_take());
+    on_signals(signals);
     link_control_receive(false);
     link_logger_receive();
     uint64_t now = say_now_ns();
@@ -359,6 +358,7 @@ static void turn(uint32_t woken) {
     link_control_send();
     link_logger_send();
     next_stage(now);
+    link_logger_send();     /* a stage that began may owe it something */
 }
 
 int main(int argc, char **argv) {

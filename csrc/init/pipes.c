@@ -18,12 +18,16 @@
 
 #include "table.h"
 
-#define PIPES (2 * TABLE_RUNS)          /* a run's entry may wait for logger while its slot is used again */
+#define PIPES (2 * TABLE_RUNS)
+#define RESERVED 8                      /* entries that no run takes: lives of control, diagnostics */
 
 static struct pipes *table;
-static uint32_t top;
+static uint32_t top, most;              /* most: entries that runs may take */
 
-bool pipes_make(void) {
+/* A run's entry may wait for logger while its slot is used again, but not without end: without logger runs that come and go would use up all
+ * descriptors, and then logger could not be started. Half a table of runs waits: three descriptors a run, the fourth is its log. */
+bool pipes_make(uint32_t runs) {
+    most = runs + runs / 2 < PIPES - RESERVED ? runs + runs / 2 : PIPES - RESERVED;
     void *memory = mmap(NULL, PIPES * sizeof *table, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (memory == MAP_FAILED) return false;
     (void)madvise(memory, PIPES * sizeof *table, MADV_DONTFORK);
@@ -34,7 +38,7 @@ bool pipes_make(void) {
 static struct pipes *take(struct vg_run run, const char *log, const char *prefix, uint32_t log_mode, uint32_t forward_format) {
     uint32_t i = 0;
     while (i < top && table[i].run.slot != VG_NO_SLOT) i++;
-    if (i == PIPES) { errno = ENOSPC; return NULL; }
+    if (i >= (run.slot < TABLE_RUNS ? most : PIPES)) { errno = EAGAIN; return NULL; }
     if (i == top) top++;
     struct pipes *pipes = &table[i];
     memset(pipes, 0, sizeof *pipes);
@@ -67,7 +71,7 @@ failed:;
     for (int i = 0; i < 2; i++)
         for (int j = 0; j < 2; j++)
             if (made[i][j] >= 0) (void)close(made[i][j]);
-    pipes->run.slot = VG_NO_SLOT;
+    pipes_close(pipes);
     errno = error;
     return NULL;
 }
@@ -77,7 +81,7 @@ struct pipes *pipes_open_one(struct vg_run run, const char *log, int *end) {
     struct pipes *pipes = take(run, log, "", VG_LOG_ENABLED, VG_FORMAT_RAW);
     if (!pipes) return NULL;
     if (pipe2(made, O_CLOEXEC | O_NONBLOCK) != 0) {
-        pipes->run.slot = VG_NO_SLOT;
+        pipes_close(pipes);
         return NULL;
     }
     pipes->fd[1] = made[0];

@@ -16,7 +16,7 @@ struct pipes {
     char log[136], prefix[192];
 };
 
-bool pipes_make(void);                                  /* boot only */
+bool pipes_make(uint32_t runs);                         /* boot only; runs: how many fit the table */
 /* New pipes for a run; their write ends come back in `ends` (close-on-exec, `uid` may reopen them where it is not UINT32_MAX).
  * NULL and errno where they cannot be made. */
 struct pipes *pipes_open(struct vg_run run, const char *log, const char *prefix, uint32_t log_mode, uint32_t forward_format, uint32_t uid, int ends[2]);

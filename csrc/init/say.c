@@ -8,6 +8,8 @@
 #include "say.h"
 
 #include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
 #include <poll.h>
 #include <stdbool.h>
 #include <string.h>
@@ -139,17 +141,31 @@ static void put_json(struct out *out, const char *text) {
     }
 }
 
+/* Standard error, which is nobody's to make non-blocking. At most PIPE_BUF bytes: a pipe that polls as writable takes so many at once. A
+ * terminal may poll as writable and have room for less: it is opened anew, which makes a description of our own. */
+static bool write_error(const char *bytes, size_t length) {
+    struct pollfd look = {.fd = 2, .events = POLLOUT};
+    if (poll(&look, 1, 0) != 1 || !(look.revents & POLLOUT)) return false;
+    int own = isatty(2) ? open("/proc/self/fd/2", O_WRONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC) : -1;
+    ssize_t n;
+    do n = write(own < 0 ? 2 : own, bytes, length); while (n < 0 && errno == EINTR);
+    if (own >= 0) (void)close(own);
+    return n == (ssize_t)length;
+}
+
 /* True where the whole line was taken. A line is shorter than PIPE_BUF, so it is whole or not there. */
 static bool write_line(const char *line, size_t length) {
-    int fd = diagnostics;
-    if (fd < 0) {
-        struct pollfd look = {.fd = 2, .events = POLLOUT};
-        if (poll(&look, 1, 0) != 1 || !(look.revents & POLLOUT)) return false;
-        fd = 2;
-    }
+    if (diagnostics < 0) return write_error(line, length);
     ssize_t n;
-    do n = write(fd, line, length); while (n < 0 && errno == EINTR);
+    do n = write(diagnostics, line, length); while (n < 0 && errno == EINTR);
     return n == (ssize_t)length;
+}
+
+void say_bytes(const char *bytes, size_t length) {
+    for (size_t at = 0, part; at < length; at += part) {
+        part = length - at < PIPE_BUF ? length - at : PIPE_BUF;
+        if (!write_error(bytes + at, part)) return;
+    }
 }
 
 static void say_line(enum vg_level level, const char *target, const char *message) {

@@ -16,6 +16,7 @@ void say(enum vg_level level, const char *target, const char *format, ...) __att
 void say_configure(uint32_t format, uint32_t level);   /* VG_FORMAT_TEXT or VG_FORMAT_JSON; vg_level */
 void say_into(int fd);      /* a pipe whose write end is O_NONBLOCK; -1: standard error itself, polled first */
 int say_fd(void);           /* what say_into was given */
+void say_bytes(const char *bytes, size_t length);      /* to standard error as they are, as far as it takes them at once */
 
 uint64_t say_real_ns(void);         /* CLOCK_REALTIME */
 uint64_t say_now_ns(void);          /* CLOCK_MONOTONIC */

@@ -18,7 +18,9 @@
 #include "pipes.h"
 #include "say.h"
 
-struct spawn_setting spawn_setting = {.wake = -1, .null = -1, .oom_score_adj = INT32_MIN};
+_Static_assert(TABLE_RUNS <= 1 << 16, "a slot fits a tag");
+
+struct spawn_setting spawn_setting = {.wake = -1, .null = -1, .oom_score_adj = INT32_MIN, .tag = KEEPER_TAG};
 
 #define FLAGS (VG_EPHEMERAL | VG_CTTY | VG_SET_USER | VG_SET_UMASK | VG_SET_NICE | VG_SET_OOM | VG_STDIN_INHERIT | VG_FD_0 | VG_FD_1 | VG_FD_2)
 #define SEALS (F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE)
@@ -39,7 +41,7 @@ static int sensible(const struct vg_spawn *spawn, int fds) {
     if (spawn->stop_signal < 1 || spawn->stop_signal > 64 || spawn->log_mode > VG_LOG_PASSTHROUGH || spawn->forward_format > VG_FORMAT_RAW) return EINVAL;
     if (spawn->argc < 1 || spawn->note_size > VG_NOTE_MAX || spawn->blob_size > VG_BLOB_MAX) return EINVAL;
     if (spawn->groups > 65536 || spawn->limits > 64 || spawn->argc > VG_BLOB_MAX || spawn->envc > VG_BLOB_MAX) return EINVAL;
-    if (spawn->kill_delay_ms != VG_FOREVER && spawn->kill_delay_ms > 1000ULL * 86400 * 3650) return EINVAL;
+    if (spawn->kill_delay_ms != VG_FOREVER && spawn->kill_delay_ms > SPAWN_DELAY_MOST_MS) return EINVAL;
     return 0;
 }
 
@@ -73,6 +75,10 @@ bad:
     return EINVAL;
 }
 
+uint64_t spawn_tag(const struct run *run) {
+    return spawn_setting.tag | (uint64_t)(run->generation & 0x3fffffff) << 16 | table_slot(run);
+}
+
 int spawn_start(struct chan_message *message, uint32_t *step) {
     struct vg_spawn spawn;
     struct blob blob = {.memory = NULL};
@@ -93,7 +99,7 @@ int spawn_start(struct chan_message *message, uint32_t *step) {
     if (!run) { error = ENOSPC; goto out; }
 
     struct keeper_job job = {
-        .slot = table_shared(run), .tag = KEEPER_TAG | (uint64_t)(run->generation & 0x3fffffff) << 16 | table_slot(run), .wake = spawn_setting.wake,
+        .slot = table_shared(run), .tag = spawn_tag(run), .wake = spawn_setting.wake,
         .stdio = {spawn_setting.null, spawn_setting.null, spawn_setting.null}, .null = spawn_setting.null, .parent = getpid(),
         .orphanable = spawn_setting.orphanable, .spawn = &spawn, .groups = blob.groups, .limits = blob.limits, .name = blob.name,
         .directory = blob.directory, .strings = blob.argv, .blob = blob.memory, .blob_size = blob.size,

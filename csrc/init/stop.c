@@ -2,7 +2,7 @@
  * stop - how runs end: one by one, or all in order.
  *
  * Owns: the phases and timers of each run's stop, the state of the whole stop.
- * Calls: table, loop, pipes, keeper (the signal that wakes one), say.
+ * Calls: table, loop, pipes, keeper (the signal that wakes one), spawn (its tags), say.
  * On failure: a keeper that does not answer is killed, and PID 1 is its heir; what does not die of SIGKILL in 10 s is named and left.
  *
  * All signals of a run travel through its keeper: it alone reaps, so it alone knows that a pid is still the process meant.
@@ -21,6 +21,7 @@
 #include "pipes.h"
 #include "say.h"
 #include "sig.h"
+#include "spawn.h"
 
 #define MS 1000000ULL
 #define LEFT_OVER_MS 10000          /* after SIGKILL */
@@ -73,6 +74,7 @@ void stop_begin(struct run *run, uint32_t cause) {
     if (under_way) return;
     run->phase = STOP_SIGNALLED;
     run->timer = after(run->kill_delay_ms);
+    if (run->state == VG_RUN_STARTING) run->look = after(LOOK_MS);      /* its keeper hears nothing before the command is executed, which may hang */
     run->to_group |= SIG_BIT(run->stop_signal) | SIG_BIT(SIGCONT);
 }
 
@@ -135,6 +137,7 @@ static void done(struct run *run) {
     run->state = VG_RUN_GONE;
     run->timer = run->deadline = run->look = VG_FOREVER;
     run->owed |= OWE_GONE;
+    if (whole.active) loop_at(0);       /* the next rank need not wait for another event */
 }
 
 void stop_emptied(struct run *run) {
@@ -236,40 +239,74 @@ static void whole_turn(uint64_t now) {
 
 /* ---- the heir of a killed keeper ---- */
 
-/* One round: kills every child of ours that is this run's: its leader, its session, or marked by its tag. */
-static void heir_round(struct run *run, uint64_t now) {
-    static pid_t list[4096];
-    struct slot *slot = table_shared(run);
-    pid_t leader = atomic_load(&slot->leader);
-    uint64_t tag = KEEPER_TAG | (uint64_t)(run->generation & 0x3fffffff) << 16 | table_slot(run);
-    int count = keeper_children(list, 4096), found = 0;
-    if (count < 0) {
+static struct run *heirs[TABLE_RUNS];      /* whose round it is */
+static uint32_t heirs_count;
+
+/* Whose child of ours this is, by tag, session or number; NULL: of none in `heirs`. */
+static struct run *inherited(pid_t pid) {
+    uint64_t tag = keeper_tag(pid);
+    if (tag >> KEEPER_TAG_BITS == spawn_setting.tag >> KEEPER_TAG_BITS && (tag & 0xffff) < table_end()) {
+        struct run *run = table_at((uint32_t)(tag & 0xffff));
+        if (run->state && run->heir && spawn_tag(run) == tag) return run;
+    }
+    pid_t session = getsid(pid);
+    for (uint32_t i = 0; i < heirs_count; i++) {
+        pid_t leader = atomic_load(&table_shared(heirs[i])->leader);
+        if (leader > 1 && (session == leader || (pid == leader && heirs[i]->state < VG_RUN_EXITED))) return heirs[i];
+    }
+    return NULL;
+}
+
+static void kill_inherited(pid_t pid, void *context) {
+    (void)context;
+    struct run *run = inherited(pid);
+    if (!run) return;
+    (void)kill(pid, SIGKILL);
+    run->found++;
+}
+
+/* One round for all whose turn it is: kills every child of ours that is theirs. /proc is read once, however many keepers were killed. */
+static void heirs_round(uint64_t now) {
+    heirs_count = 0;
+    for (uint32_t i = 0; i < table_end(); i++) {
+        struct run *run = table_at(i);
+        if (!run->state || !run->heir || now < run->look) continue;
+        run->found = 0;
+        heirs[heirs_count++] = run;
+    }
+    if (heirs_count == 0) return;
+    bool proc = keeper_each_child(getpid(), kill_inherited, NULL);
+    for (uint32_t i = 0; i < heirs_count; i++) {
+        struct run *run = heirs[i];
+        pid_t leader = atomic_load(&table_shared(run)->leader);
         /* No /proc: the leader and its group are all that can be found. The group's number is not used again while it has members. */
-        if (leader > 1 && (kill(-leader, SIGKILL) == 0 || run->state < VG_RUN_EXITED)) {
+        if (!proc && leader > 1 && (kill(-leader, SIGKILL) == 0 || run->state < VG_RUN_EXITED)) {
             if (run->state < VG_RUN_EXITED) (void)kill(leader, SIGKILL);
-            found++;
+            run->found++;
         }
+        run->quiet_rounds = run->found ? 0 : run->quiet_rounds + 1;
+        run->look = now + 3 * MS;
+        if (run->quiet_rounds >= 2 && run->state == VG_RUN_EXITED) stop_emptied(run);
     }
-    for (int i = 0; i < count; i++) {
-        if (!((list[i] == leader && run->state < VG_RUN_EXITED) || (leader > 1 && getsid(list[i]) == leader) || keeper_tag(list[i]) == tag)) continue;
-        (void)kill(list[i], SIGKILL);
-        found++;
-    }
-    run->quiet_rounds = found ? 0 : run->quiet_rounds + 1;
-    run->look = now + 3 * MS;
-    if (run->quiet_rounds >= 2 && run->state == VG_RUN_EXITED) stop_emptied(run);
 }
 
 /* ---- each turn ---- */
 
+struct names { char text[120]; size_t at; const struct run *run; };
+
+static void name_left(pid_t pid, void *context) {
+    struct names *names = context;
+    if (names->run->heir && inherited(pid) != names->run) return;
+    names->at += say_text(names->text + names->at, sizeof names->text - names->at, " %d", (int)pid);
+}
+
 static void left_over(struct run *run) {
-    static pid_t list[8];
-    char who[120] = "", *at = who;
-    int n = 0;
-    if (run->heir) n = keeper_children(list, 8);
-    for (int i = 0; i < n && i < 8; i++) at += say_text(at, sizeof who - (size_t)(at - who), " %d", (int)list[i]);
+    struct names names = {.text = "", .run = run};
+    heirs[0] = run;
+    heirs_count = 1;
+    (void)keeper_each_child(run->heir ? getpid() : run->keeper, name_left, &names);
     run->flags |= VG_IS_LEFT_OVER;
-    say(VG_ERROR, "vigil.init", "%s: processes are left 10 s after SIGKILL (state D: the kernel holds them); going on without them%s", run->name, who);
+    say(VG_ERROR, "vigil.init", "%s: processes are left 10 s after SIGKILL (state D: the kernel holds them); going on without them%s%s", run->name, names.at ? ":" : "", names.text);
     if (run->state != VG_RUN_EXITED) {
         run->code = 2;      /* CLD_KILLED: what it will be reported as, since nobody can wait for it */
         run->status = SIGKILL;
@@ -277,6 +314,23 @@ static void left_over(struct run *run) {
         stop_exited(run);
     }
     stop_emptied(run);
+}
+
+static void look_at_keeper(struct run *run, uint64_t now) {
+    run->look = now + LOOK_MS * MS;
+    if (run->phase == STOP_SIGNALLED) {
+        /* An exec that hangs has no one who could be polite: its kill delay, infinite too, is not waited for. */
+        if (run->state != VG_RUN_STARTING) { run->look = VG_FOREVER; run->beat_misses = 0; }
+        else if (++run->beat_misses >= SILENT_LOOKS) stop_empty(run, run->stop_cause);
+        return;
+    }
+    uint32_t beat = atomic_load(&table_shared(run)->beat);
+    run->beat_misses = beat == run->beat ? run->beat_misses + 1 : 0;
+    run->beat = beat;
+    if (run->beat_misses >= SILENT_LOOKS && run->keeper > 0) {
+        say(VG_WARN, "vigil.init", "%s: its keeper does not answer and is killed; vigild ends the run itself", run->name);
+        (void)kill(run->keeper, SIGKILL);
+    }
 }
 
 static void run_turn(struct run *run, uint64_t now) {
@@ -291,17 +345,7 @@ static void run_turn(struct run *run, uint64_t now) {
         else if (run->phase == STOP_EMPTYING) left_over(run);
         else if (run->phase == STOP_DRAINING) done(run);
     }
-    if (now >= run->look && run->heir) heir_round(run, now);
-    else if (now >= run->look) {
-        uint32_t beat = atomic_load(&table_shared(run)->beat);
-        run->beat_misses = beat == run->beat ? run->beat_misses + 1 : 0;
-        run->beat = beat;
-        run->look = now + LOOK_MS * MS;
-        if (run->beat_misses >= SILENT_LOOKS && run->keeper > 0) {
-            say(VG_WARN, "vigil.init", "%s: its keeper does not answer and is killed; vigild ends the run itself", run->name);
-            (void)kill(run->keeper, SIGKILL);
-        }
-    }
+    if (now >= run->look && !run->heir) look_at_keeper(run, now);
     hand_over(run);
     loop_at(run->deadline);
     loop_at(run->timer);
@@ -310,6 +354,7 @@ static void run_turn(struct run *run, uint64_t now) {
 
 void stop_turn(uint64_t now) {
     if (whole.active) whole_turn(now);
+    heirs_round(now);
     for (uint32_t i = 0; i < table_end(); i++)
         if (table_at(i)->state) run_turn(table_at(i), now);
 }

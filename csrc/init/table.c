@@ -67,6 +67,12 @@ struct run *table_find(struct vg_run id) {
     return run->state != 0 && run->generation == id.generation ? run : NULL;
 }
 
+struct run *table_with(uint64_t token) {
+    for (uint32_t i = 0; i < runs_end; i++)
+        if (runs[i].state != 0 && runs[i].token == token) return &runs[i];
+    return NULL;
+}
+
 struct run *table_at(uint32_t slot) { return &runs[slot]; }
 uint32_t table_end(void) { return runs_end; }
 uint32_t table_runs(void) { return runs_size; }

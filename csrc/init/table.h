@@ -32,7 +32,7 @@ struct run {
     int32_t keeper, leader;     /* keeper: 0 once reaped */
     bool heir;                  /* the keeper was killed: PID 1 itself ends what is left */
     bool told_tree;             /* the rest of the tree has been sent the stop signal */
-    uint32_t quiet_rounds;      /* heir: rounds in a row that found nothing */
+    uint32_t quiet_rounds, found;   /* heir: rounds in a row that found nothing; what this round has found */
     uint32_t stop_signal, stop_cause;
     uint32_t component, rank;
     uint64_t kill_delay_ms, forward_mask;
@@ -55,6 +55,7 @@ struct parked { int32_t fd; char name[168]; };   /* fd -1: free */
 bool table_make(uint32_t runs);            /* boot only */
 struct run *table_take(void);              /* a free run with a new generation, or NULL: full */
 struct run *table_find(struct vg_run id);  /* NULL: no such run */
+struct run *table_with(uint64_t token);    /* the live or unreleased run of that token; NULL: none */
 struct run *table_at(uint32_t slot);       /* any entry below table_end() */
 uint32_t table_end(void);                  /* one more than the highest slot ever used */
 uint32_t table_runs(void);                 /* how many runs fit */

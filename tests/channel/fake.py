@@ -291,10 +291,12 @@ class FakePid1:
         if entry is not None:
             entry.signals.append((signo, target))
 
-    def stop(self, run: Run) -> None:
+    def stop(self, run: Run, token: int = 0) -> None:
         """The stop begins; with ``auto`` it ends too."""
+        if run == NO_RUN:
+            run = next((entry.run for entry in self.runs.values() if entry.spec.token == token), NO_RUN)
         self.calls.append(("stop", run))
-        entry = self._living(lib.VG_STOP, run)
+        entry = self._living(lib.VG_STOP, run, token)
         if entry is None:
             return
         if not entry.flags & lib.VG_IS_ASKED:
@@ -357,10 +359,10 @@ class FakePid1:
 
     # --- inner ---
 
-    def _living(self, kind: int, run: Run) -> FakeRun | None:
+    def _living(self, kind: int, run: Run, token: int = 0) -> FakeRun | None:
         entry = self.runs.get(run)
         if entry is None or entry.over:
-            self._refuse(kind, run, errno.ESRCH)
+            self._refuse(kind, run, errno.ESRCH, token)
             return None
         return entry
 
@@ -512,7 +514,8 @@ class Peer:
             m = _copy("struct vg_signal", data)
             self.pid1.signal(_run(m), m.signal, Target(m.target))
         elif kind == lib.VG_STOP:
-            self.pid1.stop(_run(_copy("struct vg_stop", data)))
+            m = _copy("struct vg_stop", data)
+            self.pid1.stop(_run(m), m.token)
         elif kind == lib.VG_RELEASE:
             self.pid1.release(_run(_copy("struct vg_release", data)))
         elif kind == lib.VG_PARK:

@@ -158,6 +158,23 @@ def test_a_stop_ends_with_the_stop_signal_and_says_that_it_was_asked_for(world):
     assert not last.escalated
 
 
+def test_a_stop_by_token_needs_no_answer_to_the_spawn(world):
+    control = world.attach()
+    control.link.spawn(world.service(1))
+    control.link.stop(NO_RUN, 1)
+    stopping = control.told(Stopping)
+    assert (stopping.token, stopping.cause) == (1, StopCause.ASKED)
+    if not world.real:
+        with world.peer.table() as pid1:
+            pid1.exit(stopping.run, signo=signal.SIGTERM)
+            pid1.go(stopping.run)
+    assert gone(control, stopping.run).asked
+    assert control.told(Exited).asked
+    control.link.stop(NO_RUN, 77)
+    refused = control.told(Refused)
+    assert (refused.kind, refused.error, refused.token) == (lib.VG_STOP, errno.ESRCH, 77)
+
+
 def test_a_command_that_cannot_be_executed_is_kept_until_it_is_released(world):
     control = world.attach()
     keep = start(world, control, world.service(1, "keep"))

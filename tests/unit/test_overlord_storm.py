@@ -15,7 +15,7 @@ import pytest
 
 from tests.unit.overlord_world import SHORT, Knife, World, service
 from vigil.plan.types import Policy, Service
-from vigil.shim.messages import Run, RunPhase, SpawnSpec, Step
+from vigil.shim.messages import NO_RUN, Run, RunPhase, SpawnSpec, Step
 
 
 def random_plan(rng: random.Random) -> list[Service]:
@@ -60,13 +60,14 @@ class Storm:
             }
             spawn(spec)
 
-        def checked_stop(run: Run) -> None:
-            entry = pid1.runs.get(run)
+        def checked_stop(run: Run, token: int = 0) -> None:
+            by_token = (e for e in pid1.runs.values() if e.spec.token == token)
+            entry = next(by_token, None) if run == NO_RUN else pid1.runs.get(run)
             if entry is not None:
                 needers = {s.name for s in self.services if entry.name in s.requires}
                 left = needers & {e.name for e in pid1.runs.values() if not e.over}
                 assert not left, f"{entry.name} is told to stop before {left}"
-            stop(run)
+            stop(run, token)
 
         pid1.spawn, pid1.stop = checked_spawn, checked_stop  # type: ignore[method-assign]
 

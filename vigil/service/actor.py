@@ -119,7 +119,7 @@ class Actor:
                     if failed is not None:
                         events.append(failed)
                 case Stop():
-                    shim.stop(effect.run)
+                    shim.stop(effect.run, effect.token)
                 case Release():
                     shim.release(effect.run)
                 case Signal():

@@ -116,9 +116,10 @@ class Spawn(msgspec.Struct, frozen=True):
 
 
 class Stop(msgspec.Struct, frozen=True):
-    """Send STOP."""
+    """Send STOP; to NO_RUN it is for the run of ``token``, which is not known yet."""
 
     run: Run
+    token: int = 0
 
 
 class Release(msgspec.Struct, frozen=True):

@@ -145,8 +145,6 @@ class _Machine(Works):
             self.move(Phase.ACTIVE, **known)
         else:
             self.set(**known)
-            if state.phase is Phase.STOPPING and state.run is None and tell:
-                self.effects.append(Stop(message.run))
         if tell:
             self.effects.append(Say("info", "started", message.pid))
 
@@ -427,8 +425,7 @@ class _Machine(Works):
         state = self.state
         if state.phase is Phase.STOP_WAIT:
             self.move(Phase.STOPPING)
-            if state.run is not None:
-                self.effects.append(Stop(Run(*state.run)))
+            self.effects.append(Stop(NO_RUN, state.token) if state.run is None else Stop(Run(*state.run)))
 
     def _closing(self) -> None:
         state = self.state

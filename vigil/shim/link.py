@@ -246,9 +246,9 @@ class Link:
         """See Shim."""
         self._send(wire.signal(run, signo, target))
 
-    def stop(self, run: Run) -> None:
+    def stop(self, run: Run, token: int = 0) -> None:
         """See Shim."""
-        self._send(wire.stop(run))
+        self._send(wire.stop(run, token))
 
     def release(self, run: Run) -> None:
         """See Shim."""

@@ -468,8 +468,11 @@ class Shim(Protocol):
     def signal(self, run: Run, signo: int, target: Target = Target.MAIN) -> None:
         """Send a signal."""
 
-    def stop(self, run: Run) -> None:
-        """Stop signal to the group, then the tree, SIGKILL after the kill delay; Exited and Gone tell the end."""
+    def stop(self, run: Run, token: int = 0) -> None:
+        """Stop signal to the group, then the tree, SIGKILL after the kill delay; Exited and Gone tell the end.
+
+        ``run`` NO_RUN: the run that was spawned with ``token``, whose Started has not come (an exec may hang).
+        """
 
     def release(self, run: Run) -> None:
         """The exit or failed start of ``run`` has been dealt with: PID 1 forgets it, once it is gone."""

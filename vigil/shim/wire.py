@@ -148,10 +148,10 @@ def signal(run: Run, signo: int, target: Target) -> bytes:
     return _bytes(message)
 
 
-def stop(run: Run) -> bytes:
-    """STOP: the stop signal goes to the main process's group first."""
+def stop(run: Run, token: int = 0) -> bytes:
+    """STOP: the stop signal goes to the main process's group first. With NO_RUN it is the run of ``token``."""
     message = _about("struct vg_stop", lib.VG_STOP, run)
-    message.target = lib.VG_GROUP
+    message.target, message.token = lib.VG_GROUP, token
     return _bytes(message)
 
 
