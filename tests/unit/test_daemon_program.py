@@ -234,6 +234,20 @@ def test_an_error_at_a_restart_leaves_the_socket_that_it_has_taken_over(world, s
     assert world.get("/v1/system-info")
 
 
+def test_a_log_that_cannot_be_read_is_said_and_all_else_goes_on(world):
+    first = world.up()
+    with world.peer.table() as pid1:
+        run = pid1.start("web")
+    world.kill(first)
+    with world.peer.table() as pid1:
+        os.close(pid1.parked["log/web"])
+        pid1.parked["log/web"] = os.memfd_create("a log of another format")
+    second = world.up()
+    assert {s["name"]: s["pid"] for s in world.get("/v1/services")}["web"] == world.peer.pid1.find(run).pid
+    assert world.get("/v1/logs?services=web") == []
+    assert "cannot show what web writes: " in world.kill(second)[2]
+
+
 @pytest.mark.parametrize("lost", ["journal", "counters"])
 def test_a_control_that_died_before_the_boot_had_begun_leaves_nothing_to_go_on_from(world, lost):
     first = world.up()

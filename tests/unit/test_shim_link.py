@@ -327,6 +327,33 @@ def test_no_descriptor_for_the_blob_is_a_shortage(peer, control, monkeypatch):
     assert one.messages[0].shortage
 
 
+def test_no_descriptor_for_what_is_queued_is_a_shortage_too(monkeypatch):
+    link, mine = stuffed()
+    before = descriptors()
+    left = [2]
+    copy = os.dup
+
+    def one_more(fd):
+        left[0] -= 1
+        if left[0] <= 0:
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        return copy(fd)
+
+    monkeypatch.setattr(os, "dup", one_more)
+    with open(os.devnull) as null:
+        link.spawn(spec(9999, fds=(null.fileno(), None, null.fileno())))
+    monkeypatch.undo()
+    assert descriptors() == before
+    loop = asyncio.new_event_loop()
+    messages = []
+    link.listen(loop, messages.append)
+    loop.run_until_complete(asyncio.sleep(0))
+    assert [(message.token, message.shortage) for message in messages] == [(9999, True)]
+    link.close()
+    mine.close()
+    loop.close()
+
+
 def test_spawning_leaves_no_descriptor_behind(peer, control):
     one = control().listen()
     before = descriptors()

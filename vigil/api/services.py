@@ -7,7 +7,7 @@ import msgspec
 
 from vigil.api.needs import Overlord
 from vigil.api.operation import Call, Noun, Query, op
-from vigil.model import api, signals
+from vigil.model import api
 from vigil.model.errors import BadRequest
 from vigil.model.states import Access
 
@@ -37,20 +37,7 @@ class Services(Noun):
         action = call.body
         if action.action == "replan":
             raise falcon.HTTPNotImplemented(description="cannot replan: this version of vigild does not know how to")
-        if action.action == "signal":
-            _check_signal(action.signal)
-        elif action.signal is not None:
-            raise BadRequest(f"cannot {action.action} services: a signal goes with the action signal only")
         return self._overlord.act(action, str(call.caller), _key(call))
-
-
-def _check_signal(name: str | None) -> None:
-    if name is None:
-        raise BadRequest('cannot signal services: which signal? ("signal": "SIGHUP")')
-    try:
-        signals.parse(name)
-    except ValueError as problem:
-        raise BadRequest(f"cannot signal services: {problem}") from None
 
 
 def _key(call: Call[Query, api.ServicesAction]) -> str | None:

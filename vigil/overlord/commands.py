@@ -102,7 +102,7 @@ def _starts(names: Iterable[str], neighbours: Neighbours) -> list[Part]:
 
 def _signal(word: str | None) -> int:
     if word is None:
-        raise BadRequest("cannot signal: which signal is not said")
+        raise BadRequest('cannot signal services: which signal? ("signal": "SIGHUP")')
     try:
         return signals.parse(word)
     except ValueError as wrong:

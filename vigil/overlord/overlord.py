@@ -89,7 +89,10 @@ class Overlord:
             kind, _, name = parked.partition("/")
             if kind == "log":
                 if name not in known:
-                    self._logs.adopt(name, fd)
+                    try:
+                        self._logs.adopt(name, fd)
+                    except OSError as error:  # as logger goes on writing it, its service goes on too
+                        say.error("vigil.overlord", f"cannot show what {name} writes: {error.strerror}")
                 self._outside.parked.add(name)
         record = self._store.get(_SHUTDOWN)
         if record is not None:  # SHUTDOWN may not have been sent; the first one decides, so twice does no harm

@@ -227,6 +227,8 @@ class Link:
             return
         try:
             self._send(message, fds + [fd for fd in spec.fds if fd is not None])
+        except OSError as shortage:  # of descriptors, for what waits in the queue
+            self._fail(spec.token, Step.PIPE, shortage.errno or errno.EMFILE)
         finally:
             os.close(fds[0])
 
@@ -286,7 +288,15 @@ class Link:
         if self._broken or (not self._queue and self._try(message, fds)):
             return
         # The caller closes its copies when it likes; what waits here needs its own.
-        self._queue.append((message, [os.dup(fd) for fd in fds]))
+        copies: list[int] = []
+        try:
+            for fd in fds:
+                copies.append(os.dup(fd))  # noqa: PERF401 - those made so far are to be closed
+        except OSError:
+            for fd in copies:
+                os.close(fd)
+            raise
+        self._queue.append((message, copies))
         self._wait_for_room()
 
     def _try(self, message: bytes, fds: Sequence[int]) -> bool:
