@@ -3,7 +3,7 @@
  *
  * Owns: the two processes, PID 1's end of their links, the descriptors that outlive logger's lives.
  * Calls: loop, pipes, chan, keeper (closing descriptors), sig, say, ring, logger (whose main is entered in the forked child).
- * On failure: a helper that cannot be started is tried again later; the wait doubles up to 30 s as long as no life gets READY.
+ * On failure: a helper that cannot be started is tried again after the same wait; it doubles up to 30 s as long as no life gets READY.
  */
 #include "helper.h"
 
@@ -143,6 +143,7 @@ static void start(struct helper *helper, uint64_t now) {
     helper->lives++;
     helper->greeted = helper == &logger;
     helper->ready = helper->ending = helper->asked = helper->ask = helper->write_waits = helper->closed = false;
+    helper->short_of = false;
     helper->misses = 0;
     helper->tick = now + (helper == &control ? CONTROL_TICK_MS : LOGGER_TICK_MS) * MS;
     helper->kill_at = helper->start_at = VG_FOREVER;
@@ -156,8 +157,9 @@ failed:;
         if (outputs[i] >= 0) (void)close(outputs[i]);
     }
     if (pipes) pipes_close(pipes);
-    say(VG_ERROR, "vigil.init", "cannot start %s: %s; trying again in %u ms", helper->name, strerror(error), helper->wait_ms);
-    helper->wait_ms = helper->wait_ms * 2 < LONGEST_WAIT_MS ? helper->wait_ms * 2 : LONGEST_WAIT_MS;
+    /* Only lives that did not get READY double the wait: the machine is short of something, and services wait for logger. */
+    if (!helper->short_of) say(VG_ERROR, "vigil.init", "cannot start %s: %s; trying every %u ms", helper->name, strerror(error), helper->wait_ms);
+    helper->short_of = true;
 }
 
 void helper_end(struct helper *helper, int signal, uint64_t grace_ms) {

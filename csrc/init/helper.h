@@ -16,6 +16,7 @@ struct helper {
     bool ready, ever_ready, ever_greeted;
     bool ending;                /* asked to end, or being killed: no PING any more */
     bool write_waits;           /* its socket is full */
+    bool short_of;              /* the last start failed, which has been said */
     bool closed;                /* it closed its end: it is exiting, or will be killed */
     uint32_t lives;
     uint32_t restarts;          /* lives that ended before they should, in this boot of the plan */

@@ -277,6 +277,10 @@ static int send_snapshot(void) {
         } else if (snapshot == SNAPSHOT_RUNS) {
             if (snapshot_at == table_end()) { snapshot = SNAPSHOT_PARKED; snapshot_at = 0; continue; }
             struct run *run = table_at(snapshot_at);
+            if (run->flags & VG_IS_RELEASED && (run->state == VG_RUN_GONE || run->state == VG_RUN_FAILED)) {
+                run->owed = 0;      /* over, and released by the last control: nothing to be told */
+                stop_settle(run);
+            }
             if (run->state) sent = send_run(run);
             if (sent == CHAN_MESSAGE) snapshot_at++;
         } else if (snapshot_at < parked_end()) {

@@ -6,6 +6,7 @@ import ctypes
 import errno
 import fcntl
 import os
+import resource
 import shutil
 import signal
 import subprocess
@@ -159,6 +160,38 @@ def test_a_delay_that_no_clock_holds_is_refused_and_a_budget_is_cut(pid1: Callab
     assert (exited.exit_code, exited.signal) == (0, None)
 
 
+def test_a_run_released_before_its_end_is_forgotten_though_control_died_meanwhile(pid1: Callable[..., Pid1]) -> None:
+    daemon = pid1()
+    control = daemon.attached()
+    deaf = f"{PYTHON} -IS -c 'import signal, time; signal.signal(15, 1); time.sleep(1)' & sleep 0.5; exit 3"
+    run = control.sh(deaf, kill_delay=30).run
+    control.exited(run)
+    control.send(wire.release(run))
+    daemon.kill_control(control)
+    second = daemon.control()
+    daemon.until(lambda: not daemon.named("vigil-keeper"), "its end")
+    second.attach()
+    assert second.runs == ()
+    assert second.spawn("sleep", "1000").run.slot == run.slot
+
+
+# --- helpers ---
+
+
+def test_a_shortage_when_a_helper_is_to_be_started_makes_no_wait_longer(pid1: Callable[..., Pid1], root: None) -> None:
+    daemon = pid1()
+    control = daemon.attached()
+    usual = resource.prlimit(daemon.pid, resource.RLIMIT_NOFILE)
+    resource.prlimit(daemon.pid, resource.RLIMIT_NOFILE, (4, usual[1]))
+    daemon.kill(daemon.only("vigil-logger").pid)
+    time.sleep(2)  # 20 tries
+    assert not daemon.named("vigil-logger")
+    resource.prlimit(daemon.pid, resource.RLIMIT_NOFILE, usual)
+    daemon.until(lambda: daemon.named("vigil-logger"), "logger", timeout=0.6)
+    assert control.end(control.sh("exit 3").run).exit_code == 3
+    daemon.until(lambda: daemon.stderr.count("cannot start logger") == 1, "one word about it")
+
+
 # --- logger ---
 
 
@@ -305,6 +338,24 @@ def test_50_keepers_killed_at_once_leave_nothing_of_theirs_and_touch_nothing_els
     assert (control.pid, daemon.only("vigil-logger").pid) == helpers
     for run in kept:
         control.stop(run.run)
+
+
+def test_500_keepers_killed_at_once_do_not_keep_vigild_busy(pid1: Callable[..., Pid1]) -> None:
+    daemon = pid1()
+    control = daemon.attached()
+    runs = [control.spawn("sleep", "1000") for _ in range(500)]
+    for run in runs:
+        control.send(wire.signal(run.run, signal.SIGSTOP, m.Target.MAIN))
+    daemon.until(lambda: sum(p.state == "T" for p in daemon.named("sleep")) == 500, "signals at work")
+    keepers = Path(f"/proc/{daemon.pid}/task/{daemon.pid}/children").read_text().split()
+    names = {pid: Path(f"/proc/{pid}/comm").read_text().strip() for pid in keepers}
+    before = cpu(daemon.pid)
+    for pid, name in names.items():
+        if name == "vigil-keeper":
+            os.kill(int(pid), signal.SIGKILL)
+    for run in runs:
+        assert control.gone(run.run).keeper_lost
+    assert cpu(daemon.pid) - before < 1.0
 
 
 def test_a_vigild_that_has_a_tag_itself_spares_its_own_as_heir(pid1: Callable[..., Pid1]) -> None:
