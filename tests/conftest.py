@@ -62,6 +62,27 @@ def missing(what: str) -> None:
     pytest.skip(what)
 
 
+def memfds() -> set[int]:
+    """Descriptors of this process that are memory files."""
+    found = set()
+    for name in os.listdir("/proc/self/fd"):
+        try:
+            if os.readlink(f"/proc/self/fd/{name}").startswith("/memfd:"):
+                found.add(int(name))
+        except FileNotFoundError:
+            pass  # that of the listing itself
+    return found
+
+
+@pytest.fixture(autouse=True)
+def memory_is_given_back() -> Iterator[None]:
+    """Close the memory files that a test leaves: it plays many lives of control, and with a life they would end."""
+    before = memfds()
+    yield
+    for fd in memfds() - before:
+        os.close(fd)
+
+
 @pytest.fixture(scope="session")
 def need() -> Callable[..., None]:
     """``need("s6-svscan")``: these programs must be there."""

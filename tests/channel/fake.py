@@ -144,6 +144,11 @@ class FakePid1:
         runs = tuple(entry.snapshot() for entry in self.runs.values())
         return welcome, Snapshot(runs, {name: os.dup(fd) for name, fd in self.parked.items()})
 
+    def __del__(self) -> None:
+        # With a process its descriptors end; a session of tests plays more of them than it may have descriptors.
+        for fd in self.parked.values():
+            os.close(fd)
+
     def detach(self) -> None:
         """control died: its ephemeral runs are killed, what it was not told waits for the next."""
         self.handler = None
