@@ -234,6 +234,26 @@ def test_an_error_at_a_restart_leaves_the_socket_that_it_has_taken_over(world, s
     assert world.get("/v1/system-info")
 
 
+def test_a_plan_in_force_that_this_version_cannot_use_is_said_and_services_are_left_alone(world):
+    first = world.up()
+    with world.peer.table() as pid1:
+        pid1.start("web")
+    world.kill(first)
+    store = world.store()
+    layer = b"services: {web: {command: sleep 1000, kill-delay: soon}}"
+    store.put("plan", msgspec.msgpack.encode(Sources(str(world.layers), ((str(world.layers / "a.yaml"), layer),))))
+    store.close()
+    place, calls = os.lstat(world.socket), len(world.calls("stop", "release", "spawn"))
+    process = world.run()
+    out, err = process.communicate(timeout=30)
+    assert (process.returncode, out) == (1, "")
+    assert err.startswith("vigild: cannot use the plan in force, as it was read by another version of vigil: ")
+    assert 'services.web.kill-delay: "soon" is not a duration' in err
+    assert "Traceback" not in err
+    assert os.lstat(world.socket).st_ino == place.st_ino
+    assert len(world.calls("stop", "release", "spawn")) == calls
+
+
 def test_a_log_that_cannot_be_read_is_said_and_all_else_goes_on(world):
     first = world.up()
     with world.peer.table() as pid1:

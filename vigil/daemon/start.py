@@ -33,7 +33,7 @@ from vigil.journal.counters import PARKED_AS as COUNTERS
 from vigil.journal.store import PARKED_AS as JOURNAL
 from vigil.logs import LogStore
 from vigil.model import say
-from vigil.model.errors import StartError
+from vigil.model.errors import PlanError, StartError
 from vigil.overlord import Overlord, Settings
 from vigil.plan import Plan, Sources, load, read
 from vigil.shim import messages
@@ -144,12 +144,19 @@ def _hello(options: Options) -> messages.Settings:
 def _plan(options: Options, recorded: bytes | None) -> tuple[Sources, Plan]:
     if recorded is None:
         sources = read(options.layers_dir)
-    else:
-        try:
-            sources = msgspec.msgpack.decode(recorded, type=Sources)
-        except msgspec.MsgspecError as error:
-            raise JournalError(f"cannot read the plan in the journal: {error}") from error
-    return sources, load(sources)
+        return sources, load(sources)
+    try:
+        sources = msgspec.msgpack.decode(recorded, type=Sources)
+    except msgspec.MsgspecError as error:
+        raise JournalError(f"cannot read the plan in the journal: {error}") from error
+    try:
+        return sources, load(sources)
+    except PlanError as bad:  # it was right when it was read: that was another version of vigil
+        problems = "\n  ".join(bad.problems)
+        raise JournalError(
+            "cannot use the plan in force, as it was read by another version of vigil: install that version again,"
+            f" services go on meanwhile\n  {problems}"
+        ) from bad
 
 
 def _listener(options: Options, parked: dict[str, int], kept: dict[str, bytes]) -> tuple[Listener | None, bool]:
