@@ -11,6 +11,7 @@
 #include <fcntl.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -61,6 +62,8 @@ static int open_blob(int fd, const struct vg_spawn *spawn, struct blob *blob) {
     blob->limits = (const struct vg_limit *)(void *)(base + groups);
     const char *at = base + groups + limits, *end = base + blob->size;
     uint64_t strings = 4ULL + spawn->argc + spawn->envc;
+    for (uint32_t i = 0; i < spawn->limits; i++)
+        if (blob->limits[i].resource == RLIMIT_LOCKS) goto bad;     /* it holds the tag of the run */
     const char **parts[] = {&blob->name, &blob->log, &blob->prefix, &blob->directory, &blob->argv};
     for (uint64_t i = 0; i < strings; i++) {
         const char *zero = at < end ? memchr(at, 0, (size_t)(end - at)) : NULL;

@@ -90,6 +90,8 @@ REFUSED: dict[str, tuple[Callable[[Control], None], int, int]] = {
     "SHUTDOWN with a code that is none": (lambda c: c.send(wire.shutdown(256, False)), lib.VG_SHUTDOWN, errno.EINVAL),
     "SPAWN of a session": (
         lambda c: c.ask(c.spec("/bin/true", kind=m.RunKind.SESSION)) and None, lib.VG_SPAWN, errno.ENOSYS),
+    "SPAWN with a limit of the resource that marks a run": (
+        lambda c: c.ask(c.spec("/bin/true", limits=((10, 1, 1),))) and None, lib.VG_SPAWN, errno.EINVAL),
     "SPAWN with a log that is not parked": (
         lambda c: c.ask(c.spec("/bin/true", log_mode=m.LogMode.ENABLED, log="nope")) and None,
         lib.VG_SPAWN, errno.ENOENT),

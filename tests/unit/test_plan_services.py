@@ -70,7 +70,6 @@ def test_the_defaults_are_those_of_the_specification() -> None:
         ("limits: {RLIMIT_NOFILE: 1024:4096}", "limits", ((resource.RLIMIT_NOFILE, 1024, 4096),)),
         ("limits: {core: 0:unlimited}", "limits", ((resource.RLIMIT_CORE, 0, RLIM_INFINITY),)),
         ("limits: {AS: infinity}", "limits", ((resource.RLIMIT_AS, RLIM_INFINITY, RLIM_INFINITY),)),
-        ("limits: {locks: 3}", "limits", ((10, 3, 3),)),
         ("limits: {}", "limits", ()),
     ],
 )
@@ -131,6 +130,7 @@ _DURATION = "is not a duration (write 500ms, 3s, 1m30s, 1h)"
         ("oom-score-adj: 1001", '"1001" is out of range (it must be from -1000 to 1000)'),
         ("stdin: tty", '"tty" is not null or inherit'),
         ("limits: 5", '"5" is not a mapping'),
+        ("limits: {locks: 3}", '"locks" is kept for vigil' + "'s own use and limits nothing"),
         ("limits: {nofil: 5}", '"nofil" is not a limit (did you mean "nofile"?)'),
         ("limits: {nofile: 5:3}", '"5:3" has a soft limit above the hard one'),
         ("limits: {nofile: unlimited:3}", "has a soft limit above the hard one"),

@@ -28,6 +28,12 @@ def parse(node: Node, at: str, problems: Problems) -> tuple[tuple[int, int, int]
     for entry in node.entries:
         if isinstance(entry.value, Scalar) and entry.value.is_null:
             continue
+        if fold(entry.key) == "locks":
+            # The kernel does not use it; vigil marks a service's processes with it, so that none is missed when it stops.
+            problems.error(
+                entry.place, at, f"{quote(entry.key)} is kept for vigil's own use and limits nothing (leave it out)"
+            )
+            continue
         resource = resources.get(fold(entry.key))
         if resource is None:
             problems.error(entry.place, at, f"{quote(entry.key)} is not a limit{problems.hint(entry.key, resources)}")
@@ -72,5 +78,4 @@ def _resources() -> dict[str, int]:
         for name in dir(resource):
             if name.startswith("RLIMIT_") and name != "RLIMIT_OFILE":
                 _RESOURCES[name[7:].lower()] = getattr(resource, name)
-        _RESOURCES["locks"] = 10  # a constant of Linux that Python does not name
     return _RESOURCES
