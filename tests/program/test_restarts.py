@@ -122,11 +122,24 @@ def test_300_services_start_and_stop_in_order(vigild: Callable[..., Daemon], tmp
     lines = ["services:"]
     for i in range(300):
         before = f", after: [s{i - 1}]" if i % 10 else ""
-        lines.append(f"  s{i}: {{startup: enabled, command: sleep 1000{before}}}")
-    daemon = vigild("\n".join(lines))
-    daemon.ready()
+        script = f"trap 'echo {i} >>{tmp_path}/stopped; exit 0' TERM; echo; while :; do sleep 1000 & wait; done"
+        lines.append(f'  s{i}: {{startup: enabled, command: [/bin/sh, -c, "{script}"]{before}}}')
+    daemon = vigild("\n".join(lines)).ready()
     daemon.until(lambda: {s["current"] for s in daemon.services().values()} == {"active"}, "all of them")
+    # Each has its trap once it has written its line.
+    daemon.until(lambda: daemon.stdout.count("\n") == 300, "all traps")
     assert daemon.stop() == 0
+    started = [line for line in daemon.stderr.splitlines() if ": started pid=" in line]
+    orders = {
+        "started": [int(line.partition(" vigil.service s")[2].partition(":")[0]) for line in started],
+        # From the services themselves: what control says of a fast stop it may say late.
+        "stopped": [int(word) for word in (tmp_path / "stopped").read_text().split()],
+    }
+    for what, order in orders.items():
+        assert sorted(order) == list(range(300)), what
+        for ten in range(30):
+            chain = [i for i in order if i // 10 == ten]
+            assert chain == sorted(chain, reverse=what == "stopped"), what
 
 
 def test_50_services_that_exit_at_once_are_each_restarted_once_for_each_exit(
