@@ -8,7 +8,7 @@ import pytest
 
 from vigil.model.errors import NotFound
 from vigil.model.states import ChangeStatus
-from vigil.overlord.changes import KEPT, Changes, view
+from vigil.overlord.changes import KEPT, TASKS_KEPT, Changes, view
 
 DONE, ERROR, HOLD = ChangeStatus.DONE, ChangeStatus.ERROR, ChangeStatus.HOLD
 
@@ -130,6 +130,36 @@ def test_the_oldest_that_ended_go_and_their_keys_with_them() -> None:
     assert changes.get("1").status is ChangeStatus.DOING, "what goes on is never dropped"
 
 
+def test_fewer_are_kept_of_those_with_many_tasks() -> None:
+    changes = Changes((), None)
+    values: dict[str, bytes] = {}
+    for number in range(9):
+        if number == 5:
+            records = [(key, value) for key, value in values.items() if key.startswith("change/")]
+            changes = Changes(records, values["counter/change"])  # the next control counts the same
+        change = changes.new("stop", "", "", None, number)
+        for name in range(TASKS_KEPT // 4):
+            changes.add(change.id, f"s{name}", "stop")
+        for task in change.tasks.values():
+            task.status = DONE
+        changes.settle(change, number)
+        for key, value in changes.writes().items():
+            if value is not None:
+                values[key] = value
+            else:
+                del values[key]
+        changes.committed()
+        assert [kept.id for kept in changes.all()] == list(range(max(1, number - 2), number + 2))
+    assert sorted(values) == ["change/6", "change/7", "change/8", "change/9", "counter/change"]
+    huge = changes.new("stop", "", "", None, 9)
+    for name in range(TASKS_KEPT + 1):
+        changes.add(huge.id, f"s{name}", "stop")
+    for task in huge.tasks.values():
+        task.status = DONE
+    changes.settle(huge, 9)
+    assert [kept.id for kept in changes.all()] == [huge.id], "the last one always is"
+
+
 def test_who_waits_is_told_only_what_is_in_the_journal() -> None:
     async def scene() -> None:
         changes = begun("a")
@@ -141,6 +171,24 @@ def test_who_waits_is_told_only_what_is_in_the_journal() -> None:
         changes.committed()
         assert (await waiting).status is DONE
         assert (await changes.wait("1", None)).status is DONE
+
+    asyncio.run(scene())
+
+
+def test_who_waits_is_told_even_where_the_change_is_dropped_in_the_turn_it_ends_in() -> None:
+    async def scene() -> None:
+        changes = begun("a")
+        waiting = asyncio.create_task(changes.wait("1", 10))
+        await asyncio.sleep(0)
+        changes.end_task(1, "a", DONE, "", (), 5)
+        for number in range(KEPT):
+            changes.settle(changes.new("stop", "", "", None, number), 6)
+        changes.writes()
+        changes.committed()
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        assert waiting.done()
+        assert (await waiting).status is DONE
 
     asyncio.run(scene())
 

@@ -203,6 +203,8 @@ def test_a_socket_that_was_removed_is_made_anew_by_the_next_control_and_kept_for
     third = world.up()
     assert os.lstat(world.socket).st_ino == place.st_ino
     assert world.get("/v1/system-info")["control-restarts"] == 2
+    with world.peer.table() as pid1:
+        pid1.signalled(signal.SIGTERM)
     assert world.kill(third, signal.SIGTERM)[0] == 0
     assert not world.socket.exists()
 
@@ -349,10 +351,23 @@ def test_a_journal_that_cannot_be_read_is_said_and_services_are_left_alone(world
 
 def test_sigterm_ends_it_with_0_and_removes_the_socket(world):
     process = world.up()
+    with world.peer.table() as pid1:
+        pid1.signalled(signal.SIGINT)
     code, out, err = world.kill(process, signal.SIGTERM)
     assert (code, out) == (0, "")
     assert "Traceback" not in err
     assert not world.socket.exists()
+
+
+def test_sigterm_to_control_alone_ends_only_that_and_the_socket_stays_for_the_next(world):
+    place = None
+    for _ in range(2):
+        process = world.up()
+        place = place or os.lstat(world.socket)
+        assert world.kill(process, signal.SIGTERM)[0] == 0
+        assert os.lstat(world.socket).st_ino == place.st_ino
+    world.up()
+    assert world.get("/v1/system-info")["control-restarts"] == 2
 
 
 def test_at_a_restart_the_socket_stays_for_the_next(world):

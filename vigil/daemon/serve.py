@@ -55,6 +55,8 @@ class _Life:
             opening = loop.create_task(self._open())
             opening.add_done_callback(_crash_if_failed)
             await over.wait()
+            for _ in range(2):  # what vigild said before it sent the signal is read first
+                await asyncio.sleep(0)
         await self._end()
 
     def _handle(self, message: Message) -> None:
@@ -81,7 +83,9 @@ class _Life:
         loop = asyncio.get_running_loop()
         asked = started.link.shutdown_asked
         restarts = asked is not None and asked[1] and not self._told_to_end
-        if started.listener is not None and not restarts:
+        # Where vigild is not ending, somebody has sent SIGTERM to control alone, and the next one needs the socket.
+        ends = bool(started.over) or self._told_to_end or asked is not None or started.overlord.closing
+        if started.listener is not None and ends and not restarts:
             started.listener.remove()  # first, so that nobody connects any more to wait for nothing
         if self._server is not None:
             self._server.close()

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 KEPT = 500
 """So many ended changes are kept."""
 
+TASKS_KEPT = 20_000
+"""And fewer where they have more tasks than that together: hundreds of services in each would cost many megabytes."""
+
 _PREFIX = "change/"
 _COUNTER = "counter/change"
 _SHOWN_OUTPUT = 5
@@ -80,6 +83,7 @@ class Changes:
         self._all = {change.id: change for change in loaded}
         self._keys = {change.key: change.id for change in loaded if change.key is not None}
         self._ended = deque(sorted((c.ready_real_ns, c.id) for c in loaded if c.ended))
+        self._ended_tasks = sum(len(change.tasks) for change in loaded if change.ended)
         self._last = max([int(counter or b"0"), *self._all])
         self._dirty: set[int] = set()  # to be written as a whole
         self._touched: dict[int, set[str]] = {}  # of which only these tasks are to be written
@@ -163,9 +167,11 @@ class Changes:
         )
         change.ready_real_ns = real_ns
         self._ended.append((real_ns, change.id))
-        if len(self._ended) > KEPT:
+        self._ended_tasks += len(change.tasks)
+        while len(self._ended) > KEPT or (self._ended_tasks > TASKS_KEPT and len(self._ended) > 1):
             _, oldest = self._ended.popleft()
             dropped = self._all.pop(oldest)
+            self._ended_tasks -= len(dropped.tasks)
             if dropped.key is not None:
                 self._keys.pop(dropped.key, None)
             self._dropped.append(oldest)
@@ -197,11 +203,16 @@ class Changes:
             change = self._all[id_]
             if change.ended:
                 _tell(change)
-                for waiter in self._waiters.pop(id_, ()):
-                    if not waiter.done():
-                        waiter.set_result(None)
+                self._wake(id_)
+        for id_ in self._dropped:
+            self._wake(id_)
         self._dirty.clear()
         self._dropped.clear()
+
+    def _wake(self, id: int) -> None:  # noqa: A002
+        for waiter in self._waiters.pop(id, ()):
+            if not waiter.done():
+                waiter.set_result(None)
 
     async def wait(self, id: str, timeout: float | None) -> Change:  # noqa: A002, ASYNC109
         """The change at its end, or as it is after ``timeout`` seconds."""

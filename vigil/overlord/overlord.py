@@ -131,6 +131,11 @@ class Overlord:
         self._shut(code, restart, f"vigild is {'restarting' if restart else 'stopping'}: asked for by {cause}")
         self._loop.turn()
 
+    @property
+    def closing(self) -> bool:
+        """Whether everything is being stopped."""
+        return bool(self._loop.closing)
+
     def check_plan(self) -> None:
         """PlanError where the plan's files, as they are now, cannot be used. Reads files: to be called in a thread."""
         record = self._store.get(_PLAN)
