@@ -280,6 +280,71 @@ def test_while_nobody_takes_the_new_journal_the_old_one_goes_on():
     os.close(parking.fd)
 
 
+def test_without_a_descriptor_for_the_new_journal_the_old_one_goes_on(monkeypatch):
+    parking = Parking()
+    store = Store.create(BOOT)
+    store.compact_with(parking)
+
+    def none(*_):
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    monkeypatch.setattr(os, "memfd_create", none)
+    for number in range(600):
+        store.put("key", b"%d" % number + bytes(1000))
+    assert os.fstat(store.fd).st_size > 600_000
+    monkeypatch.undo()
+    for _ in range(300):
+        store.put("key", b"last" + bytes(1000))
+    assert os.fstat(store.fd).st_size < 300 * 1024
+    store.close()
+    os.close(parking.fd)
+
+
+def test_a_journal_that_may_not_grow_is_compacted_sooner():
+    parking = Parking()
+    store = Store.create(BOOT)
+    store.compact_with(parking)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    old = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, hard))
+        for number in range(300):
+            store.put("key", b"%d" % number + bytes(1000))
+        parking.taken = False
+        while os.fstat(store.fd).st_size + 1100 < 50_000:
+            store.put("key", bytes(1000))
+        with pytest.raises(JournalError):
+            store.put("key", bytes(1100))
+        parking.taken = True
+        store.put("key", b"in the end")
+        with pytest.raises(JournalError):
+            store.put("huge", bytes(60_000))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        signal.signal(signal.SIGXFSZ, old)
+    seen = Store.open(os.dup(parking.fd))
+    assert dict(seen.items()) == {"key": b"in the end"}
+    seen.close()
+    store.close()
+    os.close(parking.fd)
+
+
+@pytest.mark.parametrize("made", ["memfd_create", "ftruncate"])
+def test_where_nothing_can_be_made_the_reason_is_one_sentence(monkeypatch, made):
+    store = Store.create(BOOT)
+
+    def none(*_):
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    monkeypatch.setattr(os, made, none)
+    with pytest.raises(JournalError, match="cannot make the counters: Too many open files"):
+        Counters.create(store)
+    if made == "memfd_create":
+        with pytest.raises(JournalError, match="cannot make the journal: Too many open files"):
+            Store.create(BOOT)
+    store.close()
+
+
 def test_a_large_state_is_not_compacted_for_nothing():
     parking = Parking()
     store = Store.create(BOOT)

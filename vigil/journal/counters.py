@@ -35,8 +35,11 @@ class Counters:
     def create(store: Store) -> Counters:
         """New ones in a new memfd, which the caller parks under ``PARKED_AS``. Names of older ones are dropped."""
         store.write({key: None for key, _ in store.items(_PREFIX)})
-        fd = os.memfd_create("vigil-counters", os.MFD_CLOEXEC)
-        os.ftruncate(fd, _PAGE)
+        try:
+            fd = os.memfd_create("vigil-counters", os.MFD_CLOEXEC)
+            os.ftruncate(fd, _PAGE)
+        except OSError as error:
+            raise JournalError(f"cannot make the counters: {error.strerror}") from error
         return Counters(fd, store)
 
     @staticmethod

@@ -52,7 +52,10 @@ class Journal:
     @staticmethod
     def create(boot_id: str, records: Iterable[Record] = ()) -> Journal:
         """A new one that holds ``records`` already; nobody else knows it yet."""
-        fd = os.memfd_create(_NAME, os.MFD_CLOEXEC)
+        try:
+            fd = os.memfd_create(_NAME, os.MFD_CLOEXEC)
+        except OSError as error:
+            raise JournalError(f"cannot make the journal: {error.strerror}") from error
         head = _HEADER.pack(_MAGIC, VERSION, _HEADER.size, boot_id.encode(), 0)[:-4]
         content = head + struct.pack("=I", zlib.crc32(head)) + b"".join(_pack(r.kind, r.body) for r in records)
         journal = Journal(fd, boot_id, 0)

@@ -99,7 +99,13 @@ class Store:
         """Set the keys with a value and remove those with None, all or none. JournalError: none, memory is short."""
         if not changes:
             return
-        self._journal.append(_WRITE, _encode(changes))
+        record = _encode(changes)
+        try:
+            self._journal.append(_WRITE, record)
+        except JournalError:  # memory is short, or files may not be so large: it may be much smaller
+            if self._journal.size < 2 * self._live or not self._compact():
+                raise
+            self._journal.append(_WRITE, record)
         for key, value in changes.items():
             old = self._values.get(key)
             self._live += (0 if value is None else _size(key, value)) - (0 if old is None else _size(key, old))
@@ -111,19 +117,21 @@ class Store:
         """Close the journal's descriptor; the parked copy stays."""
         self._journal.close()
 
-    def _compact(self) -> None:
+    def _compact(self) -> bool:
         if self._try_park is None:
-            return
+            return False
         self._compact_at = self._journal.size + _SMALL
         try:
             fresh = self._journal.compact(_records(self._values))
         except JournalError:
-            return  # memory is short; the old one still serves
-        if self._try_park(PARKED_AS, fresh.fd):
+            return False  # memory or descriptors are short; the old one still serves
+        taken = self._try_park(PARKED_AS, fresh.fd)
+        if taken:
             self._journal.close()
             self._journal, self._compact_at = fresh, 0
         else:
             fresh.close()
+        return taken
 
 
 def _apply(values: dict[str, bytes], changes: Mapping[str, bytes | None]) -> None:
