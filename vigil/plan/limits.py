@@ -29,7 +29,7 @@ def parse(node: Node, at: str, problems: Problems) -> tuple[tuple[int, int, int]
         if isinstance(entry.value, Scalar) and entry.value.is_null:
             continue
         if fold(entry.key) == "locks":
-            # The kernel does not use it; vigil marks a service's processes with it, so that none is missed when it stops.
+            # The kernel does not use it; vigil marks a service's processes with it, so that a stop misses none.
             problems.error(
                 entry.place, at, f"{quote(entry.key)} is kept for vigil's own use and limits nothing (leave it out)"
             )
