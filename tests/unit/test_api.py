@@ -388,6 +388,17 @@ def test_vigild_is_stopped_after_it_has_answered(w: World, action: str, restart:
     assert w.overlord.shutdowns == [(0, restart, f"uid {os.getuid()} over the Unix socket")]
 
 
+def test_a_restart_needs_no_thread(w: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr("asyncio.to_thread", fail)
+    assert w.post("/v1/vigild", '{"action":"restart"}').status == 200
+    w.until(lambda: w.overlord.shutdowns)
+    w.overlord.breaks = PlanError(["a.yaml:1:1: no"])
+    assert w.post("/v1/vigild", '{"action":"restart"}').status == 400
+
+
 def test_a_restart_into_a_bad_plan_is_refused(w: World) -> None:
     w.overlord.breaks = PlanError(["10-web.yaml:3:5: services.web.command: is missing"])
     answer = w.post("/v1/vigild", '{"action":"restart"}')

@@ -256,6 +256,18 @@ def test_a_plan_in_force_that_this_version_cannot_use_is_said_and_services_are_l
     assert len(world.calls("stop", "release", "spawn")) == calls
 
 
+def test_without_threads_there_is_an_api_all_the_same(world):
+    """A service may have used up all processes that there may be, and somebody has to be able to stop it."""
+    world.up(
+        before='import threading\ndef fail(*_):\n    raise RuntimeError("can\'t start new thread")\n'
+        "threading.Thread.start = fail"
+    )
+    with world.peer.table() as pid1:
+        run = pid1.start("web")
+        pid = pid1.find(run).pid
+    assert {service["name"]: service["pid"] for service in world.get("/v1/services")}["web"] == pid
+
+
 def test_a_log_that_cannot_be_read_is_said_and_all_else_goes_on(world):
     first = world.up()
     with world.peer.table() as pid1:

@@ -35,7 +35,10 @@ class Daemon(Noun):
             )
         cause = str(call.caller)
         if action == "restart":
-            await asyncio.to_thread(self._overlord.check_plan)  # a bad plan is refused before anything is stopped
+            try:
+                await asyncio.to_thread(self._overlord.check_plan)  # a bad plan is refused before anything is stopped
+            except RuntimeError:  # no thread to be had
+                self._overlord.check_plan()
 
         async def begin() -> None:
             try:

@@ -71,7 +71,10 @@ class _Life:
         """Serve the API, then say READY. Importing it takes 70 ms: in a thread, so that the loop goes on meanwhile."""
         started = self._started
         if started.listener is not None:
-            api = await asyncio.to_thread(importlib.import_module, "vigil.api.server")
+            try:
+                api = await asyncio.to_thread(importlib.import_module, "vigil.api.server")
+            except RuntimeError:  # no thread to be had: processes are too many, which is when the API is needed most
+                api = importlib.import_module("vigil.api.server")
             listener = socket.socket(fileno=started.listener.fd)
             self._server = await api.serve(started.overlord, started.logs, [listener])
         started.link.ready()

@@ -45,14 +45,18 @@ class Tree:
     async def measure(self, mains: Mapping[str, tuple[int, int]]) -> Mapping[str, Use]:
         """``look`` in a thread, as a walk over 10,000 processes takes 0.2 s.
 
-        There is one walk at a time, however many ask: who comes while one is under way gets what that finds.
+        There is one walk at a time, however many ask: who comes while one is under way gets what that finds. Where no
+        thread can be had, which is when processes are too many, that is nothing.
         """
         import asyncio  # loaded by then
 
         if self._walking is None:
             self._walking = asyncio.ensure_future(asyncio.to_thread(self.look, mains))
             self._walking.add_done_callback(self._walked)
-        return await asyncio.shield(self._walking)
+        try:
+            return await asyncio.shield(self._walking)
+        except RuntimeError:
+            return {}
 
     def _walked(self, _: object) -> None:
         self._walking = None
