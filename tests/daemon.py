@@ -136,13 +136,16 @@ class Daemon:
         return self._host
 
     def _find(self) -> int:
-        if not self.pid1:
-            return self._process.pid
-        # unshare's only child; it is vigild once it has another program than unshare (and than a prefix).
-        children = Path(f"/proc/{self._process.pid}/task/{self._process.pid}/children").read_text().split()
-        if children and Path(f"/proc/{children[0]}/comm").read_text().startswith("vigild"):
-            return int(children[0])
-        return 0
+        pid = self._process.pid
+        if self.pid1:
+            # unshare's only child; it is vigild once it has another program than unshare (and than a prefix).
+            children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+            if not children or not Path(f"/proc/{children[0]}/comm").read_text().startswith("vigild"):
+                return 0
+            pid = int(children[0])
+        # Between exec and its first instruction no PID 1 has signals: what is sent then is lost (or deadly to others).
+        blocked = int(Path(f"/proc/{pid}/status").read_text().partition("SigBlk:")[2].split()[0], 16)
+        return pid if blocked & 1 << signal.SIGTERM - 1 else 0
 
     @property
     def proc(self) -> Path:
