@@ -10,6 +10,7 @@ void link_decide(uint32_t code, uint32_t action);   /* the first code stays; an 
 
 void link_control_receive(bool all);        /* messages of control; all: it is dead, whatever is left */
 void link_control_send(void);               /* what is owed to it, as far as its socket takes it */
+bool link_control_owes(void);               /* something waits for room in its socket */
 void link_control_closed(void);             /* its link is gone: what was owed to it is told to the next in a SNAPSHOT */
 void link_control_signals(uint64_t mask);   /* signals that came to vigild */
 

@@ -365,6 +365,13 @@ void link_control_send(void) {
     helper_sent(&control, sent, !answer_waits);
 }
 
+bool link_control_owes(void) {
+    if (control.link < 0 || !control.greeted || control.closed || control.ending) return false;
+    bool owes = answer_waits || snapshot != SNAPSHOT_DONE;
+    for (uint32_t i = 0; i < table_end() && !owes; i++) owes = table_at(i)->state && table_at(i)->owed;
+    return owes;
+}
+
 void link_control_closed(void) {
     snapshot = SNAPSHOT_NONE;
     answer_waits = false;

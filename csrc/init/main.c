@@ -34,6 +34,7 @@
 
 #define MS 1000000ULL
 #define CONTROL_GRACE_MS 2000       /* to flush what it has */
+#define TOLD_MS 1000                /* for control to take word of the last exits, before it is ended */
 #define LOGGER_GRACE_MS 30000       /* logger itself gives up after 2 s without progress; this is for a logger that does not */
 #define NOFILE_MOST 1048576
 #define ARGUMENTS_MOST 4096
@@ -120,10 +121,13 @@ static bool interpreter_of(const char *script, char *to, size_t size) {
     return access(to, X_OK) == 0;
 }
 
+static bool python_denied;          /* there is one, but not for us */
+
 static bool python_beside(const char *directory, char *to) {
     char path[PATH_MAX];
     say_text(to, PATH_MAX, "%s/python3", directory);
     if (access(to, X_OK) == 0) return true;
+    if (errno == EACCES) python_denied = true;
     say_text(path, sizeof path, "%s/vigil", directory);
     return interpreter_of(path, to, PATH_MAX);
 }
@@ -150,6 +154,11 @@ static const char *find_python(void) {
         if (python_beside(real, python)) return python;
     }
     say_into(-1);
+    if (python_denied) {
+        say(VG_ERROR, "vigil.init", "cannot execute %s/python3 as uid %u: %s (it, or what it links to, is not for this user); set VIGIL_PYTHON to an interpreter that has vigil installed",
+            own, (unsigned)geteuid(), strerror(EACCES));
+        _exit(EXIT_START_FAILED);
+    }
     say(VG_ERROR, "vigil.init", "cannot find Python: there is neither python3 nor vigil beside vigild in %s; set VIGIL_PYTHON to the interpreter that has vigil installed", own);
     _exit(EXIT_START_FAILED);
 }
@@ -316,7 +325,8 @@ static void begin_again(void) {
 
 static void next_stage(uint64_t now) {
     if (stage == STAGE_RUNNING && stop_is_whole()) stage = STAGE_STOPPING;
-    if (stage == STAGE_STOPPING && stop_is_over()) {
+    if (stage == STAGE_STOPPING && stop_is_over() && stage_end == VG_FOREVER) stage_end = now + TOLD_MS * MS;
+    if (stage == STAGE_STOPPING && stop_is_over() && (!link_control_owes() || now >= stage_end || terminations > 2)) {
         stage = STAGE_CONTROL_ENDS;
         control.start_at = VG_FOREVER;
         helper_end(&control, SIGTERM, CONTROL_GRACE_MS);
@@ -341,7 +351,7 @@ static void next_stage(uint64_t now) {
         if (link_decision.action == VG_RESTART) begin_again();
         else stage = STAGE_OVER;
     }
-    if (stage == STAGE_LOGGER_ENDS) loop_at(stage_end);
+    if (stage == STAGE_STOPPING || stage == STAGE_LOGGER_ENDS) loop_at(stage_end);
 }
 
 static void turn(uint32_t woken) {

@@ -348,3 +348,22 @@ def test_300_runs_start_and_stop_in_order(pid1: Callable[..., Pid1]) -> None:
         tokens[control.spawn("sleep", "1000", rank=rank, component=1, name=f"s{rank}").token] = rank
     assert [tokens[token] for token in whole_stop(daemon, control)] == list(range(299, -1, -1))
     assert daemon.wait() == 0
+
+
+def test_word_of_every_end_is_given_before_control_is_told_to_end(pid1: Callable[..., Pid1]) -> None:
+    """A control that reads late: its socket is full of the ends of 1,000 runs, and all of them still come."""
+    daemon = pid1()
+    control = daemon.attached()
+    tokens = {control.spawn("sleep", "1000", component=i).token for i in range(1000)}
+    daemon.signal(signal.SIGTERM)
+    daemon.until(lambda: not daemon.named("sleep"), "the end of all")
+    gone = set()
+    while True:
+        try:
+            message = control.receive()
+        except ConnectionError:
+            break
+        if isinstance(message, m.Gone):
+            gone.add(message.token)
+    assert gone == tokens
+    assert daemon.wait() == 0
