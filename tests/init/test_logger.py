@@ -393,7 +393,7 @@ def test_a_closed_stdout_is_like_one_that_stands_still(world: World) -> None:
     assert len(records(play.rings["web"])) == 1000
     begin = time.monotonic()
     assert play.finish()
-    assert time.monotonic() - begin < 1
+    assert time.monotonic() - begin < 1.9, "nobody is waited for, as somebody who may come back is: 2 s"
     world.fds.remove(out.fd)
     assert play.process
     assert play.process.poll() is None
