@@ -167,3 +167,19 @@ def alive(pid: int) -> bool:
             return file.read().rpartition(") ")[2][0] not in "ZX"
     except OSError:
         return False
+
+
+@pytest.mark.plain  # a minute, which sanitizers have nothing to find in
+def test_a_control_that_says_nothing_is_replaced_after_a_minute(pid1: Callable[..., Pid1]) -> None:
+    daemon = pid1()
+    first = daemon.attached()
+    started = first.spawn("sleep", "1000")
+    daemon.kill_control(first)
+    silent = daemon.control()
+    began = time.monotonic()
+    third = daemon.control(timeout=150)
+    assert time.monotonic() - began >= 59
+    assert third.attach().runs[0].pid == started.pid
+    assert silent.pid != third.pid
+    assert daemon.err
+    daemon.err.wait_for("no HELLO for 60 s")
