@@ -77,28 +77,31 @@ def test_a_shutdown_that_a_service_decides_is_not_lost_with_control(vigild: Call
 def test_backoff_goes_on_where_it_was(vigild: Callable[..., Daemon], tmp_path: Path) -> None:
     layers = f"""
 services:
-  web: {{startup: enabled, backoff-delay: 1500ms, backoff-factor: 1, \
+  web: {{startup: enabled, backoff-delay: 4s, backoff-factor: 1, \
 command: [/bin/sh, -c, "echo x >>{tmp_path}/starts; exit 1"]}}
 """
     daemon = vigild(layers)
     daemon.wait_state("web", "backoff")
     began = time.monotonic()
+    time.sleep(2.5)  # most of the wait: one that began anew would end at 6.5 s or later
     kill_control(daemon)
     assert daemon.service("web")["current"] == "backoff"
     daemon.until(lambda: (tmp_path / "starts").read_text().count("x") == 2, "the second start")
-    assert time.monotonic() - began < 1.5 + 1.0, "the wait did not begin anew"
+    assert time.monotonic() - began < 6.4, "the wait did not begin anew"
 
 
 def test_sigterm_while_control_is_dead_stops_everything_in_order(vigild: Callable[..., Daemon], tmp_path: Path) -> None:
     lines = ["services:"]
     lines.extend(
         f"  s{i}: {{startup: enabled, {f'after: [s{i - 1}], ' if i else ''}command: [/bin/sh, -c,"
-        f" \"trap 'echo s{i} >>{tmp_path}/order; exit 0' TERM; while :; do sleep 0.02; done\"]}}"
+        f" \"trap 'echo s{i} >>{tmp_path}/order; exit 0' TERM; echo stands; while :; do sleep 0.02; done\"]}}"
         for i in range(4)
     )
     daemon = vigild("\n".join(lines))
     daemon.wait_state("s3", "active")
-    time.sleep(0.2)  # the shells set their traps; nothing tells when
+    assert daemon.out
+    for i in range(4):  # a shell says so once its trap is set
+        daemon.out.wait_for(f"[s{i}] stands\n")
     daemon.kill(daemon.only("vigil-control").pid)
     assert daemon.stop() == 0
     assert (tmp_path / "order").read_text().split() == ["s3", "s2", "s1", "s0"]
