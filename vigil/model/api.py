@@ -113,6 +113,47 @@ class DaemonAction(Request, frozen=True):
     action: Literal["stop", "restart", "upgrade"]
 
 
+class ReplanAction(Request, frozen=True):
+    """POST /v1/replan; the body is optional."""
+
+    dry_run: bool = False  # only say what would happen
+    no_restart: bool = False  # leave running what changed, flagged as pending-restart
+
+
+class Problem(Answer, frozen=True):
+    """One thing that is wrong with a plan, or probably not meant as it stands."""
+
+    file: str
+    line: int  # 1 is the first; 0: about the file as a whole
+    column: int  # 1 is the first, in characters; 0: about the line as a whole
+    field: str  # "services.web.kill-delay"; "" where it is about no field
+    message: str  # what is wrong, and how to put it right
+    excerpt: str = ""  # the line itself, for people; "" where there is none, or where it may hold a secret
+    width: int = 0  # how many characters of it, from ``column`` on, are meant; 0: not known
+
+
+class Step(Answer, frozen=True):
+    """What a replan does to one service, and why."""
+
+    service: str
+    action: Literal["start", "stop", "restart", "update", "pending-restart"]
+    why: list[str]  # sentences: "command changed", "new, and enabled", "db is restarted, which it requires"
+
+
+class Replan(Answer, frozen=True):
+    """POST /v1/replan: what the new plan makes of the running services. With dry-run nothing was done."""
+
+    dry_run: bool
+    started: list[str]
+    stopped: list[str]
+    restarted: list[str]
+    updated: list[str]  # changed in place, their processes untouched
+    pending_restart: list[str]  # changed, and left running with what they were started with
+    steps: list[Step]  # the reasons for all of these, in the order of the plan
+    warnings: list[Problem]  # of the new plan
+    change: Change | None  # that starts, stops and restarts; None with dry-run
+
+
 class LogEntry(Answer, frozen=True, omit_defaults=True):
     """One kept line, or a part of a very long one."""
 
@@ -129,6 +170,7 @@ class ErrorResult(Answer, frozen=True):
 
     message: str
     kind: str
+    problems: list[Problem] = []  # of a plan that is refused
 
 
 class Failure(Answer, frozen=True):
