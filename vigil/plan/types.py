@@ -34,6 +34,12 @@ class Policy(Enum):
     SUCCESS_SHUTDOWN = "success-shutdown"
 
 
+class ReadyCheck(msgspec.Struct, frozen=True):
+    """``ready: {check: NAME}``: ready once that check is up."""
+
+    check: str
+
+
 class Credentials(msgspec.Struct, frozen=True):
     """The user a service runs as.
 
@@ -75,6 +81,7 @@ class Sources(msgspec.Struct, frozen=True):
     layers: tuple[tuple[str, bytes], ...] = ()  # path and content, in the order of merging
     env_files: tuple[tuple[str, bytes], ...] = ()  # path and content
     accounts: tuple[Account, ...] = ()
+    certificates: tuple[tuple[str, bytes], ...] = ()  # path and content of what `ca-cert` of identities names
     missing: bool = False  # the directory does not exist, which is an empty plan and a warning
     unread: tuple[tuple[str, str], ...] = ()  # path and reason of what could not be read; each is a problem of ``load``
 
@@ -110,12 +117,129 @@ class Service(msgspec.Struct, frozen=True, kw_only=True):
     umask: int | None = None
     oom_score_adj: int | None = None
     stdin: Literal["null", "inherit"] = "null"
+    on_check_failure: dict[str, Policy] = {}
+    ready: Literal["notify"] | ReadyCheck | None = None
+    ready_timeout: float = 60.0
+    watchdog: float | None = None  # None: off
+    logs_push_socket: str | None = None
+    logs_push_addr: str | None = None  # HOST:PORT, IPv6 in brackets
+    logs_push_format: Literal["ndjson"] = "ndjson"
+
+
+class HttpProbe(msgspec.Struct, frozen=True, kw_only=True, tag="http"):
+    """One request; healthy is what answers with one of ``success_statuses`` (and ``body_contains``, where given)."""
+
+    url: str
+    headers: dict[str, str] = {}
+    method: str = "GET"
+    success_statuses: frozenset[int] = frozenset(range(200, 300))
+    no_follow_redirects: bool = True
+    insecure: bool = False
+    ca: str | None = None  # path
+    proxy: str | None = None
+    insecure_proxy: bool = False
+    body_contains: str | None = None
+    unix_socket: str | None = None  # path of a socket that is connected to instead of the url's host and port
+
+
+class TcpProbe(msgspec.Struct, frozen=True, kw_only=True, tag="tcp"):
+    """One connection."""
+
+    host: str = "localhost"
+    port: int
+
+
+class ExecProbe(msgspec.Struct, frozen=True, kw_only=True, tag="exec"):
+    """One run of a program; healthy is exit code 0.
+
+    What ``service_context`` brings is in the other fields already, the check's own keys over it.
+    """
+
+    command: tuple[str, ...]
+    service_context: str | None = None
+    environment: dict[str, str] = {}  # not vigild's own
+    user: Credentials | None = None  # None: as vigild
+    working_dir: str = "/"
+
+
+class Check(msgspec.Struct, frozen=True, kw_only=True):
+    """One check of a plan, complete."""
+
+    name: str
+    level: Literal["alive", "ready"] | None = None
+    startup: Literal["enabled", "disabled"] = "enabled"
+    delay: float = 3.0
+    period: float = 10.0
+    timeout: float = 3.0
+    threshold: int = 3
+    success_threshold: int = 1
+    probe: HttpProbe | TcpProbe | ExecProbe
+
+
+class Alert(msgspec.Struct, frozen=True, kw_only=True):
+    """One alert of a plan, complete. ``env:NAME`` in its texts is as it was written: it is replaced at send time."""
+
+    name: str
+    url: str
+    format: Literal["webhook", "alertmanager", "cloud-events", "otlp-logs"] = "webhook"
+    on_check: tuple[str, ...]
+    headers: dict[str, str] = {}
+    labels: dict[str, str] = {}
+    send_info_fields: dict[str, str] = {}
+    tls_insecure: bool = False
+    tls_ca: str | None = None
+    proxy: str | None = None
+    proxy_ca: str | None = None
+    no_proxy: str | None = None
+    retry_attempts: int = 3
+    retry_backoff: tuple[float, ...] = (1.0, 2.0)  # the last one stands for all that follow
+    timeout: float = 10.0
+    body_template: str | None = None
+
+
+class AlertSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """What holds for all alerts."""
+
+    max_queue_depth: int = 256
+    max_queue_time: float = 60.0
+
+
+class LocalAuth(msgspec.Struct, frozen=True):
+    """Whoever comes over the Unix socket with this uid."""
+
+    user_id: int | None = None  # None: any
+
+
+class BasicAuth(msgspec.Struct, frozen=True):
+    """Whoever knows the password; the user name is the identity's."""
+
+    password_hash: str
+
+
+class TlsAuth(msgspec.Struct, frozen=True):
+    """Whoever has a client certificate that was issued under this one."""
+
+    ca_cert: str  # PEM
+
+
+class Identity(msgspec.Struct, frozen=True, kw_only=True):
+    """One identity of a plan: at least one of the three ways to prove it."""
+
+    name: str
+    access: Literal["open", "metrics", "read", "write", "admin"]
+    local: LocalAuth | None = None
+    basic: BasicAuth | None = None
+    tls: TlsAuth | None = None
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
-    """A plan that was found to be right. ``services`` is in the order in which the layers name them."""
+    """A plan that was found to be right. Everything is in the order in which the layers name it."""
 
     summary: str = ""
     description: str = ""
     services: dict[str, Service] = {}
+    checks: dict[str, Check] = {}
+    alerts: dict[str, Alert] = {}
+    alert_settings: AlertSettings = AlertSettings()
+    identities: dict[str, Identity] = {}
     warnings: tuple[str, ...] = ()  # complete lines, as the problems of PlanError are
