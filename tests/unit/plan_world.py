@@ -25,11 +25,16 @@ def plan(*layers: str | bytes, check: bool = False) -> Plan:
     return load(sources(*layers), check=check)
 
 
+def warnings(*layers: str | bytes) -> tuple[str, ...]:
+    """The warnings of layers that are right, each as its line."""
+    return tuple(map(str, plan(*layers).warnings))
+
+
 def problems(*layers: str | bytes, check: bool = False) -> tuple[str, ...]:
-    """The problems of layers that must have some."""
+    """The problems of layers that must have some, each as its line."""
     with pytest.raises(PlanError) as caught:
         load(sources(*layers), check=check)
-    found = caught.value.problems
+    found = tuple(map(str, caught.value.problems))
     assert found
     assert all(line.isprintable() for line in found)
     assert str(caught.value) == "\n".join(found)
@@ -57,6 +62,6 @@ def problem(*lines: str) -> str:
 
 def warning(*lines: str) -> str:
     """The one warning of a service with these keys; the first is in line 4."""
-    found = plan(layer("command: run", *lines)).warnings
+    found = warnings(layer("command: run", *lines))
     assert len(found) == 1, found
     return found[0]

@@ -24,6 +24,7 @@ from vigil.api.operation import Call, Operation, Query
 from vigil.api.settings import Settings
 from vigil.api.stream import Stream
 from vigil.model import api
+from vigil.model.api import Problem
 from vigil.model.errors import Conflict, PlanError, Unavailable
 from vigil.model.states import Access, ChangeStatus
 
@@ -237,7 +238,7 @@ def test_an_encoded_body_is_refused(w: World) -> None:
     [
         (Conflict("cannot do it: not now"), 409, "conflict"),
         (Unavailable("cannot do it: stopping"), 503, "unavailable"),
-        (PlanError(["a.yaml:1:1: bad", "b.yaml:2:2: worse"]), 400, "bad-plan"),
+        (PlanError([Problem(file="a.yaml", line=1, column=2, field="", message="bad")]), 400, "bad-plan"),
     ],
 )
 def test_errors_of_the_overlord_keep_their_status_kind_and_text(
@@ -395,15 +396,20 @@ def test_a_restart_needs_no_thread(w: World, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr("asyncio.to_thread", fail)
     assert w.post("/v1/vigild", '{"action":"restart"}').status == 200
     w.until(lambda: w.overlord.shutdowns)
-    w.overlord.breaks = PlanError(["a.yaml:1:1: no"])
+    w.overlord.breaks = PlanError([Problem(file="a.yaml", line=1, column=1, field="", message="no")])
     assert w.post("/v1/vigild", '{"action":"restart"}').status == 400
 
 
 def test_a_restart_into_a_bad_plan_is_refused(w: World) -> None:
-    w.overlord.breaks = PlanError(["10-web.yaml:3:5: services.web.command: is missing"])
+    problems = [
+        Problem(file="web.yaml", line=3, column=5, field="services.web.command", message="is missing", width=7),
+        Problem(file="web.yaml", line=0, column=0, field="", message="is empty"),
+    ]
+    w.overlord.breaks = PlanError(problems)
     answer = w.post("/v1/vigild", '{"action":"restart"}')
     assert (answer.status, answer.json["result"]["kind"]) == (400, "bad-plan")
-    assert "10-web.yaml:3:5" in answer.json["message"]
+    assert answer.json["message"] == "web.yaml:3:5: services.web.command: is missing\nweb.yaml: is empty"
+    assert [msgspec.convert(one, Problem) for one in answer.json["result"]["problems"]] == problems
     assert not w.overlord.shutdowns
 
 

@@ -417,10 +417,17 @@ def test_every_problem_of_a_bad_plan_is_told_and_nothing_happened(world):
     process = world.run()
     out, err = process.communicate(timeout=30)
     assert (process.returncode, out) == (1, "")
+    first, second = f"{world.layers}/a.yaml:4:17: services.web.kill-delay: ", f"{world.layers}/a.yaml:5:16: "
     lines = err.splitlines()
-    assert lines[-1] == "vigild: cannot load the plan: 2 problems"
-    assert all(line.startswith(f"{world.layers}/a.yaml:") for line in lines[:-1])
-    assert len(lines) == 3
+    assert lines == [
+        first + '"5 parsecs" is not a duration (write 500ms, 3s, 1m30s, 1h)',
+        "        kill-delay: 5 parsecs",
+        "                    ^^^^^^^^^",
+        second + 'services.web.requires: there is no service "nobody"',
+        "        requires: [nobody]",
+        "                   ^^^^^^",
+        "vigild: cannot load the plan: 2 problems",
+    ]
     assert world.calls() == []
     assert not world.socket.exists()
 

@@ -7,11 +7,12 @@ import random
 import msgspec
 import pytest
 
+from vigil.model.api import Problem
 from vigil.model.errors import PlanError
 from vigil.plan import Sources, accounts, graph, load, tree
 from vigil.plan.fields import ALERT, CHECK, IDENTITY, SERVICE
 from vigil.plan.merge import merge
-from vigil.plan.problems import Problems
+from vigil.plan.problems import Problems, shown
 from vigil.plan.services import outside_of
 
 VALUES = (
@@ -86,6 +87,17 @@ def _mutated(dice: random.Random, content: bytes) -> bytes:
     return bytes(data)
 
 
+def _check_excerpt(problem: Problem, content: bytes) -> None:
+    """What is shown is a line of the file, and the mark stands in it or right after it."""
+    whole = shown(problem)
+    assert all(line.isprintable() for line in whole.split("\n")), whole
+    assert whole.count("\n") == (2 if problem.excerpt else 0), whole
+    if problem.excerpt:
+        assert problem.excerpt.encode() in content
+        assert 1 <= problem.column <= len(problem.excerpt) + 1
+        assert 0 <= problem.width <= len(problem.excerpt) - problem.column + 1
+
+
 @pytest.mark.parametrize("parser", ["libyaml", "python"])
 @pytest.mark.parametrize("seed", range(4))
 def test_random_layers_make_a_plan_or_problems(parser: str, seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -111,14 +123,17 @@ def test_random_layers_make_a_plan_or_problems(parser: str, seed: int, monkeypat
             plan = load(sources, check=dice.random() < 0.2)
         except PlanError as error:
             bad += 1
-            lines: tuple[str, ...] = error.problems
-            assert lines, layers
+            found = error.problems
+            assert found, layers
         else:
             good += 1
-            lines = plan.warnings
+            found = plan.warnings
             order = graph.order(plan)
             assert all(order[need][1] < order[name][1] for name, needs in graph.needs(plan).items() for need in needs)
             msgspec.msgpack.encode(plan)
-        assert all(line.isprintable() and line.startswith("/l") for line in lines), layers
+        for one in found:
+            assert str(one).isprintable(), layers
+            assert one.file.startswith("/l"), layers
+            _check_excerpt(one, dict(layers).get(one.file, b""))
     assert good > 10
     assert bad > 10

@@ -7,7 +7,7 @@ import signal
 
 import pytest
 
-from tests.unit.plan_world import layer, plan, problem, problems, service, warning
+from tests.unit.plan_world import layer, plan, problem, problems, service, warning, warnings
 from vigil.plan import Policy, Service
 from vigil.plan.types import RLIM_INFINITY
 
@@ -179,7 +179,7 @@ def test_an_unknown_key_is_a_warning_and_an_error_under_check_with_the_nearest_k
 
 def test_an_unknown_top_level_key_is_a_warning_with_the_nearest_known_one() -> None:
     text = '/l/0.yaml:1:1: servces: unknown key "servces" (did you mean "services"?)'
-    assert plan("servces: {web: {}}").warnings == (text,)
+    assert warnings("servces: {web: {}}") == (text,)
     assert problems("servces: {web: {}}", check=True) == (text,)
 
 
@@ -268,14 +268,14 @@ def test_a_oneshot_that_restarts_after_success_is_an_error() -> None:
 def test_a_variable_without_value_is_not_set_and_warned_about() -> None:
     made = plan(layer("command: run", "environment: {A: , B: ~, C: ''}"))
     assert made.services["web"].environment == {"C": ""}
-    (found,) = made.warnings
+    (found,) = map(str, made.warnings)
     assert found.startswith("/l/0.yaml:4:19: services.web.environment.A: is empty, so it is not set")
 
 
 def test_a_service_without_keys_is_none_and_warned_about() -> None:
     made = plan("services:\n  web:\n  db: {command: x}\n")
     assert list(made.services) == ["db"]
-    assert made.warnings[0].startswith("/l/0.yaml:2:3: services.web: is empty")
+    assert str(made.warnings[0]).startswith("/l/0.yaml:2:3: services.web: is empty")
 
 
 @pytest.mark.parametrize(
@@ -308,7 +308,7 @@ def test_what_is_not_acted_upon_yet_is_accepted_with_one_warning_that_names_it_a
         identities:
           me: {access: admin, local: {user-id: 0}}
         """)
-    (found,) = made.warnings
+    (found,) = map(str, made.warnings)
     assert found == (
         "/l: accepted, but not acted upon by this version: checks, alerts, identities, services.web.ready, "
         "services.web.ready-timeout, services.web.watchdog, services.web.on-check-failure, "

@@ -127,7 +127,7 @@ def test_a_command_that_is_none_is_refused_where_it_stands(command: str, message
 )
 def test_text_that_is_cut_off_as_a_comment_is_a_warning(line: str, cut: str) -> None:
     made = plan(layer(*(["command: x"] if "command" not in line else []), line))
-    (found,) = made.warnings
+    (found,) = map(str, made.warnings)
     assert f"{cut} is cut off as a comment" in found
     assert found.startswith("/l/0.yaml:")
 

@@ -175,7 +175,7 @@ def test_a_byte_order_mark_and_windows_line_ends_change_nothing() -> None:
     assert problems(content)[0].startswith("/l/0.yaml:4:17: services.web.kill-delay")
     made = plan(content.replace(b"soon", b"1s  # 1 is enough"))
     assert made.services["web"].kill_delay == 1.0
-    assert made.warnings[0].startswith('/l/0.yaml:3:14: services.web.command: "#x" is cut off')
+    assert str(made.warnings[0]).startswith('/l/0.yaml:3:14: services.web.command: "#x" is cut off')
 
 
 def test_columns_count_characters_not_bytes() -> None:

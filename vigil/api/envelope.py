@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from http import HTTPStatus
 
 import msgspec
 
-from vigil.model.api import Change, ErrorResult
+from vigil.model.api import Change, ErrorResult, Problem
 
 _encoder = msgspec.json.Encoder()
 
@@ -59,11 +60,13 @@ def accepted(change: Change) -> bytes:
     return head + _encoder.encode(change.id) + b',"result":' + _encoder.encode(change) + b"}\n"
 
 
-def failure(status: int, message: str, kind: str | None = None) -> bytes:
-    """The answer to what went wrong."""
+def failure(status: int, message: str, kind: str | None = None, problems: Sequence[Problem] = ()) -> bytes:
+    """The answer to what went wrong; ``problems`` are those of a plan."""
     told = _encoder.encode(message)
     head = b'{"type":"error","status-code":%d,"status":%b,"result":' % (status, _encoder.encode(phrase(status)))
-    result = _encoder.encode(ErrorResult(message=message, kind=kind or _KINDS.get(status, "error")))
+    result = _encoder.encode(
+        ErrorResult(message=message, kind=kind or _KINDS.get(status, "error"), problems=list(problems))
+    )
     return head + result + b',"message":' + told + b"}\n"
 
 

@@ -12,7 +12,8 @@ from vigil.api import envelope
 from vigil.api.operation import JSON
 from vigil.api.trace import where
 from vigil.model import say
-from vigil.model.errors import VigilError
+from vigil.model.api import Problem
+from vigil.model.errors import PlanError, VigilError
 from vigil.model.suggest import hint
 
 
@@ -20,7 +21,8 @@ def install(app: falcon.asgi.App[Any, Any], paths: Sequence[str]) -> None:
     """Make every error of ``app`` an envelope; ``paths`` are the ones there are, for hints."""
 
     async def known(req: falcon.asgi.Request, resp: falcon.asgi.Response, problem: VigilError, params: object) -> None:
-        _answer(resp, problem.http_status, str(problem), problem.kind)
+        problems = problem.problems if isinstance(problem, PlanError) else ()
+        _answer(resp, problem.http_status, str(problem), problem.kind, problems)
         if problem.http_status >= 500 and problem.http_status != 503:
             _report(req, problem)
 
@@ -40,11 +42,13 @@ def install(app: falcon.asgi.App[Any, Any], paths: Sequence[str]) -> None:
     app.add_error_handler(VigilError, known)
 
 
-def _answer(resp: falcon.asgi.Response, status: int, message: str, kind: str | None = None) -> None:
+def _answer(
+    resp: falcon.asgi.Response, status: int, message: str, kind: str | None = None, problems: Sequence[Problem] = ()
+) -> None:
     resp.status = f"{status} {envelope.phrase(status)}"
     resp.content_type = JSON
     resp.stream = None
-    resp.data = envelope.failure(status, message, kind)
+    resp.data = envelope.failure(status, message, kind, problems)
 
 
 def _message(

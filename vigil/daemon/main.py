@@ -39,7 +39,9 @@ def main(arguments: Sequence[str]) -> int:
         _print(f"vigild: {wrong}\nvigild --help tells more")
         return wrong.exit_code
     except PlanError as bad:
-        _print("\n".join((*(f"warning: {warning}" for warning in bad.warnings), *bad.problems)))
+        from vigil.plan.problems import shown
+
+        _print("\n".join((*(f"warning: {shown(warning)}" for warning in bad.warnings), *map(shown, bad.problems))))
         count = "1 problem" if len(bad.problems) == 1 else f"{len(bad.problems)} problems"
         _print(f"vigild: cannot load the plan: {count}")
         return 1
@@ -50,10 +52,11 @@ def main(arguments: Sequence[str]) -> int:
 
 def _check(options: Options) -> int:
     from vigil.plan import load, read
+    from vigil.plan.problems import shown
 
     plan = load(read(options.layers_dir, check=True), check=True)
     for warning in plan.warnings:
-        _print(f"warning: {warning}")
+        _print(f"warning: {shown(warning)}")
     count = "1 service" if len(plan.services) == 1 else f"{len(plan.services)} services"
     print(f"The plan is right: {count}.")
     return 0

@@ -152,7 +152,7 @@ def _plan(options: Options, recorded: bytes | None) -> tuple[Sources, Plan]:
     try:
         return sources, load(sources)
     except PlanError as bad:  # it was right when it was read: that was another version of vigil
-        problems = "\n  ".join(bad.problems)
+        problems = "\n  ".join(map(str, bad.problems))
         raise JournalError(
             "cannot use the plan in force, as it was read by another version of vigil: install that version again,"
             f" services go on meanwhile\n  {problems}"
@@ -184,7 +184,7 @@ def _tell(welcome: Welcome, plan: Plan, begun: bool, options: Options) -> None:
         say.info("vigil.daemon", "control goes on", restarts=welcome.control_restarts, version=__version__)
         return
     for warning in plan.warnings:
-        say.warn("vigil.plan", warning)
+        say.warn("vigil.plan", str(warning))
     if welcome.no_proc:
         say.warn("vigil.daemon", "there is no /proc: of a stopped service only direct children can be found")
     say.info(

@@ -121,7 +121,10 @@ class ReplanAction(Request, frozen=True):
 
 
 class Problem(Answer, frozen=True):
-    """One thing that is wrong with a plan, or probably not meant as it stands."""
+    """One thing that is wrong with a plan, or probably not meant as it stands.
+
+    ``str()`` is the line ``FILE:LINE:COL: FIELD: MESSAGE``, which is printable, whatever the plan holds.
+    """
 
     file: str
     line: int  # 1 is the first; 0: about the file as a whole
@@ -130,6 +133,10 @@ class Problem(Answer, frozen=True):
     message: str  # what is wrong, and how to put it right
     excerpt: str = ""  # the line itself, for people; "" where there is none, or where it may hold a secret
     width: int = 0  # how many characters of it, from ``column`` on, are meant; 0: not known
+
+    def __str__(self) -> str:
+        place = f"{self.file}:{self.line}:{self.column}" if self.line else self.file
+        return f"{place}: {self.field}: {self.message}" if self.field else f"{place}: {self.message}"
 
 
 class Step(Answer, frozen=True):
@@ -165,7 +172,7 @@ class LogEntry(Answer, frozen=True, omit_defaults=True):
     partial: bool = False
 
 
-class ErrorResult(Answer, frozen=True):
+class ErrorResult(Answer, frozen=True, omit_defaults=True):
     """What went wrong, for people and for programs."""
 
     message: str

@@ -14,6 +14,10 @@ VigilError
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from vigil.model.api import Problem
 
 
 class VigilError(Exception):
@@ -38,15 +42,15 @@ class BadRequest(VigilError):
 
 
 class PlanError(BadRequest):
-    """A plan that cannot be used. ``problems`` are lines, ``FILE:LINE:COL: FIELD: what is wrong (the fix)``.
+    """A plan that cannot be used. ``str()`` is one line for each problem, ``FILE:LINE:COL: FIELD: what is wrong``.
 
-    ``warnings`` are lines of the same form that would not have stopped it; often one of them is the cause.
+    ``warnings`` would not have stopped it; often one of them is the cause.
     """
 
     kind = "bad-plan"
 
-    def __init__(self, problems: Sequence[str], warnings: Sequence[str] = ()) -> None:
-        super().__init__("\n".join(problems))
+    def __init__(self, problems: Sequence[Problem], warnings: Sequence[Problem] = ()) -> None:
+        super().__init__("\n".join(map(str, problems)))
         self.problems = tuple(problems)
         self.warnings = tuple(warnings)
 

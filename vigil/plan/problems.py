@@ -1,16 +1,21 @@
 """Where something stands, and everything that was found wrong, so that all of it can be told at once.
 
-A problem is a line ``FILE:LINE:COL: FIELD: what is wrong (the fix)``. This module owns that form.
+A problem is a line ``FILE:LINE:COL: FIELD: what is wrong (the fix)``, and for people the line of the file with a mark
+under what is meant. This module owns both forms. An excerpt that may hold a secret is never made: problems go to the
+log and to whoever asks for a replan.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
+from typing import NamedTuple
 
 import msgspec
 
+from vigil.model.api import Problem
 from vigil.model.errors import PlanError
 from vigil.model.suggest import hint, quote
+from vigil.plan.secrets import looks_secret
 
 _FIELD_MAX = 200
 
@@ -18,16 +23,35 @@ _FIELD_MAX = 200
 _HINTS_MAX = 100
 _KNOWN_MAX = 1000
 
+# Nobody reads more of them, and a file may be one line of 16 MiB with ten thousand problems in it.
+_EXCERPTS_MAX = 100
+_EXCERPT_MAX = 500
+
+_WINDOW = 100  # characters of a line that are shown
+
+_ENDS = "\n\r\x85\u2028\u2029"  # what ends a line in YAML
+
 
 class Place(msgspec.Struct, frozen=True):
-    """A place in a file, counted from 1 as editors do; line 0 is the file as a whole."""
+    """A place in a file, counted from 1 as editors do; line 0 is the file as a whole.
+
+    ``width`` characters of that line are meant; 0 where that is not known, or where it is more than one line.
+    """
 
     file: str
     line: int = 0
     column: int = 0
+    width: int = 0
 
-    def __str__(self) -> str:
-        return f"{self.file}:{self.line}:{self.column}" if self.line else self.file
+    def part(self, start: int, width: int) -> Place:
+        """Some of it; ``start`` counts from 0."""
+        return Place(self.file, self.line, self.column + start, width)
+
+
+class _Found(NamedTuple):
+    place: Place
+    field: str
+    text: str
 
 
 class Problems:
@@ -37,18 +61,24 @@ class Problems:
         self.broken = False
         """Whether a part of the plan could not even be taken apart: references to it cannot be judged."""
         self._files = {file: index for index, file in enumerate(files)}
+        self._texts: dict[str, str] = {}
         self._hints_left = _HINTS_MAX
-        self._errors: dict[str, Place] = {}
-        self._unknown: dict[str, Place] = {}
-        self._warnings: dict[str, Place] = {}
+        # Dictionaries, because the same thing may be found twice: through an alias, or on the way through the layers.
+        self._errors: dict[_Found, None] = {}
+        self._unknown: dict[_Found, None] = {}
+        self._warnings: dict[_Found, None] = {}
+
+    def text(self, file: str, text: str) -> None:
+        """What is in a file, for excerpts."""
+        self._texts[file] = text
 
     def error(self, place: Place, field: str, text: str) -> None:
         """Something that makes the plan unusable."""
-        self._errors[_line(place, field, text)] = place
+        self._errors[_Found(place, field, text)] = None
 
     def warn(self, place: Place, field: str, text: str) -> None:
         """Something that is probably not meant as it stands."""
-        self._warnings[_line(place, field, text)] = place
+        self._warnings[_Found(place, field, text)] = None
 
     def hint(self, word: str, known: Collection[str]) -> str:
         """The nearest right word, for the end of a message. Only the first wrong words of a file get one."""
@@ -59,29 +89,131 @@ class Problems:
 
     def unknown_key(self, place: Place, field: str, key: str, known: Collection[str]) -> None:
         """A key that nobody reads: a warning, or an error where the plan is only checked."""
-        self._unknown[_line(place, field, f"unknown key {quote(key)}{self.hint(key, known)}")] = place
+        self._unknown[_Found(place, field, f"unknown key {quote(key)}{self.hint(key, known)}")] = None
 
-    def conclude(self, *, check: bool) -> tuple[str, ...]:
+    def conclude(self, *, check: bool) -> tuple[Problem, ...]:
         """The warnings, or PlanError with all errors and the warnings."""
         errors = {**self._errors, **self._unknown} if check else self._errors
-        warnings = self._sorted(self._warnings if check else {**self._warnings, **self._unknown})
+        warnings = self._warnings if check else {**self._warnings, **self._unknown}
+        if not errors and not warnings:
+            return ()
+        excerpt = _Excerpts(self._texts)
+        told = self._told(errors, excerpt)
+        warned = self._told(warnings, excerpt)
         if errors:
-            raise PlanError(self._sorted(errors), warnings)
-        return warnings
+            raise PlanError(told, warned)
+        return warned
 
-    def _sorted(self, lines: dict[str, Place]) -> tuple[str, ...]:
-        def key(item: tuple[str, Place]) -> tuple[int, str, int, int]:
-            place = item[1]
+    def _told(self, all_found: Iterable[_Found], excerpt: Callable[[_Found], str]) -> tuple[Problem, ...]:
+        def key(found: _Found) -> tuple[int, str, int, int]:
+            place = found.place
             return (self._files.get(place.file, len(self._files)), place.file, place.line, place.column)
 
-        return tuple(line for line, _ in sorted(lines.items(), key=key))
+        told = []
+        for found in sorted(all_found, key=key):
+            place, field, text = found
+            if len(field) > _FIELD_MAX:
+                field = field[:_FIELD_MAX] + "..."
+            line = excerpt(found)
+            width = min(place.width, len(line) - place.column + 1) if line else 0
+            told.append(
+                Problem(
+                    file=_printable(place.file),
+                    line=place.line,
+                    column=place.column,
+                    field=_printable(field),
+                    message=_printable(text),
+                    excerpt=line,
+                    width=max(width, 0),
+                )
+            )
+        return tuple(told)
 
 
-def _line(place: Place, field: str, text: str) -> str:
-    """One line, whatever the names in it hold."""
-    if len(field) > _FIELD_MAX:
-        field = field[:_FIELD_MAX] + "..."
-    line = f"{place}: {field}: {text}" if field else f"{place}: {text}"
-    if line.isprintable():
+class _Excerpts:
+    """Lines of files. They are split only when there is a problem."""
+
+    def __init__(self, texts: dict[str, str]) -> None:
+        self._texts = texts
+        self._lines: dict[str, list[str]] = {}
+        self._left = _EXCERPTS_MAX
+
+    def __call__(self, found: _Found) -> str:
+        place = found.place
+        if not place.line or not self._left or place.file not in self._texts:
+            return ""
+        if place.file not in self._lines:
+            self._lines[place.file] = _lines(self._texts[place.file])
+        lines = self._lines[place.file]
+        line = lines[place.line - 1][:_EXCERPT_MAX] if place.line <= len(lines) else ""
+        if not line.strip() or place.column > _EXCERPT_MAX or _secret(line) or looks_secret(_last_word(found.field)):
+            return ""
+        self._left -= 1
         return line
-    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in line)
+
+
+def shown(problem: Problem) -> str:
+    """All of a problem, for people: its line, the line of the file, and a mark under what is meant.
+
+    What is not printable in the line of the file is made visible, a tab as ``\\t``.
+    """
+    if not problem.excerpt:
+        return str(problem)
+    at = problem.column - 1
+    before, meant, after = (
+        problem.excerpt[:at],
+        problem.excerpt[at : at + max(problem.width, 1)],
+        problem.excerpt[at + max(problem.width, 1) :],
+    )
+    before, meant, after = _visible(before), _visible(meant), _visible(after.rstrip())
+    if len(meant) > _WINDOW:
+        meant, after = meant[:_WINDOW] + "...", ""
+    room = max(20, _WINDOW - len(meant))
+    if len(before) > room:
+        before = "..." + before[-room:]
+    room = max(20, room - len(before))
+    if len(after) > room:
+        after = after[:room] + "..."
+    mark = "^" * max(_cells(meant), 1)
+    return f"{problem}\n    {before}{meant}{after}\n    {' ' * _cells(before)}{mark}"
+
+
+def _lines(text: str) -> list[str]:
+    """As YAML counts them: ``splitlines`` knows some ends that YAML does not."""
+    text = text.replace("\r\n", "\n")
+    for end in _ENDS[1:]:
+        text = text.replace(end, "\n")
+    return text.split("\n")
+
+
+def _last_word(field: str) -> str:
+    return field.rpartition(".")[2]
+
+
+def _secret(line: str) -> bool:
+    """Whether a name in the line looks like a secret's, or an address in it has a password."""
+    if "://" in line and "@" in line.partition("://")[2]:
+        return True
+    names = "".join(letter if letter.isalnum() or letter in "_-" else " " for letter in line)
+    return any(map(looks_secret, names.split()))
+
+
+def _printable(text: str) -> str:
+    """On one line and without what a terminal acts upon, whatever the names in it hold."""
+    return text if text.isprintable() else _visible(text)
+
+
+def _visible(text: str) -> str:
+    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
+
+
+def _cells(text: str) -> int:
+    """Columns of a terminal that a text takes."""
+    if text.isascii():
+        return len(text)
+    import unicodedata
+
+    return sum(
+        0 if unicodedata.combining(letter) else 2 if unicodedata.east_asian_width(letter) in "WF" else 1
+        for letter in text
+    )

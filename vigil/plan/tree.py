@@ -84,6 +84,7 @@ def parse(file: str, content: bytes, problems: Problems) -> Node | None:
         problems.error(Place(file, line, column), "", why)
         problems.broken = True
         return None
+    problems.text(file, text)
     builder = _Builder(file, text, problems)
     try:
         return builder.build()
@@ -258,8 +259,9 @@ class _Builder:
             self._stop(frame.place, f"more than {NODES_MAX} nodes once its aliases are followed")
 
     def _place(self, event: Any) -> Place:
-        mark = event.start_mark
-        return Place(self.file, mark.line + 1, mark.column + 1)
+        start, end = event.start_mark, event.end_mark
+        width = end.column - start.column if start.line == end.line else 0
+        return Place(self.file, start.line + 1, start.column + 1, width)
 
     def _path(self) -> str:
         return ".".join(frame.key.text for frame in self.frames[:6] if isinstance(frame.key, Scalar))

@@ -11,6 +11,8 @@ from typing import Literal
 
 import msgspec
 
+from vigil.model.api import Problem
+
 RLIM_INFINITY = 2**64 - 1
 """A limit of ``Service.limits`` that is none."""
 
@@ -242,4 +244,4 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     alerts: dict[str, Alert] = {}
     alert_settings: AlertSettings = AlertSettings()
     identities: dict[str, Identity] = {}
-    warnings: tuple[str, ...] = ()  # complete lines, as the problems of PlanError are
+    warnings: tuple[Problem, ...] = ()
