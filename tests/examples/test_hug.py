@@ -1,0 +1,258 @@
+"""examples/hug: HAProxy restarted, reloaded and stopped under load. Each test says what is promised of requests."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.daemon import Daemon
+from tests.examples.room import EXAMPLES, Room, ask, inside
+
+HERE = Path(__file__).resolve().parent
+HUG = EXAMPLES / "hug"
+PORT = "8080"
+BACKENDS = f"""
+services:
+  one: &server
+    command: [{sys.executable}, {HERE}/backend.py, '9001', one]
+    startup: enabled
+    before: [haproxy]
+  two:
+    <<: *server
+    command: [{sys.executable}, {HERE}/backend.py, '9002', two]
+"""
+
+
+@pytest.fixture
+def hug(vigild: Callable[..., Daemon], need: Callable[..., None], root: None, tmp_path: Path) -> Callable[..., Daemon]:
+    """The example as it is in its image, with two servers behind it; started and answering."""
+    need("haproxy", "curl", "wrk", "nsenter")
+
+    def start(change: Callable[[str], str] = str) -> Daemon:
+        backends = tmp_path / "backends.d"
+        backends.mkdir()
+        backends.chmod(0o755)
+        (backends / "one").write_text("127.0.0.1:9001\n")
+        files = {f"/srv/hug/{name}": HUG / name for name in ("run-haproxy", "doorman", "controller")}
+        files |= {"/srv/hug/backends.d": backends, "/etc/haproxy/haproxy.cfg": HUG / "haproxy.cfg"}
+        room = Room(["/run", "/srv"], files)
+        layers = {"10-hug.yaml": change((HUG / "layers" / "10-hug.yaml").read_text()), "90-backends.yaml": BACKENDS}
+        daemon = vigild(layers, prefix=room.prefix, env=room.env)
+        daemon.ready()
+        daemon.until(lambda: "[controller] reloaded haproxy with 1 servers" in daemon.stdout, "the controller to act")
+        daemon.until(lambda: serves(daemon), "haproxy to answer")
+        return daemon
+
+    return start
+
+
+def serves(daemon: Daemon) -> str:
+    """Body of an answer; empty where there is none."""
+    command = ("curl", "-sf", "-m", "5", f"http://127.0.0.1:{PORT}/")
+    with inside(daemon, *command, stdout=subprocess.PIPE) as process:
+        out, _ = process.communicate(timeout=30)
+    return str(out)
+
+
+class Wrk:
+    """wrk, running: it counts every connection that broke and every answer that was none."""
+
+    def __init__(self, daemon: Daemon, seconds: int, *more: str) -> None:
+        words = ("wrk", "-t", "1", "-c", "32", "-d", f"{seconds}s", "--timeout", "30s", "--latency", *more)
+        self._process = inside(daemon, *words, f"http://127.0.0.1:{PORT}/", stdout=subprocess.PIPE)
+
+    def running(self) -> bool:
+        """Whether it still asks."""
+        return self._process.poll() is None
+
+    def report(self) -> str:
+        """What it says at its end."""
+        out, _ = self._process.communicate(timeout=120)
+        assert self._process.returncode == 0, out
+        return str(out)
+
+    def answered(self) -> int:
+        """How many requests were answered; the test fails if any was not."""
+        report = self.report()
+        print(report)
+        assert "Socket errors" not in report, report
+        assert "Non-2xx" not in report, report
+        return int(re.search(r"(\d+) requests in", report)[1])  # type: ignore[index]
+
+
+class Client:
+    """tests/examples/client.py, running."""
+
+    def __init__(self, daemon: Daemon, connections: int, path: str) -> None:
+        words = (sys.executable, str(HERE / "client.py"), PORT, str(connections), path)
+        enter = ("nsenter", "--target", str(daemon.pid), "--net")
+        self._process = subprocess.Popen([*enter, *words], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+    def found(self, *, end: bool = True) -> dict[str, list[str]]:
+        """What became of its requests."""
+        out, _ = self._process.communicate("end\n" if end else None, timeout=120)
+        return dict(json.loads(out))
+
+
+def read_by_backends(daemon: Daemon, path: str) -> list[str]:
+    """The requests that a backend has begun to answer, as it says itself."""
+    return re.findall(rf"^\[(?:one|two)\] ({path}/\d+)$", daemon.stdout, re.MULTILINE)
+
+
+@pytest.mark.parametrize("more", [(), ("-H", "Connection: close")], ids=["kept connections", "a connection a request"])
+def test_a_restart_under_load_loses_no_request(hug: Callable[..., Daemon], more: tuple[str, ...]) -> None:
+    """wrk, which retries nothing: no connection refused, reset or timed out, no answer but 200, over three restarts."""
+    daemon = hug()
+    load = Wrk(daemon, 8, *more)
+    pids = [daemon.service("haproxy")["pid"]]
+    for _ in range(3):
+        daemon.cli("restart", "haproxy")
+        pids.append(daemon.service("haproxy")["pid"])
+    assert load.running()
+    assert load.answered() > 500
+    assert len(set(pids)) == 4
+
+
+def test_a_restart_waits_for_slow_answers_and_newcomers_wait_with_it(hug: Callable[..., Daemon]) -> None:
+    """Requests of 3 s under way are answered whole, those that come meanwhile wait in a queue. None is lost."""
+    daemon = hug()
+    slow = Client(daemon, 8, "/sleep/3")
+    daemon.until(lambda: open_connections(daemon) >= 8, "8 slow requests to be under way")
+    load = Wrk(daemon, 8)
+    began = time.monotonic()
+    daemon.cli("restart", "haproxy")
+    assert time.monotonic() - began > 2, "the slow requests were waited for"
+    assert load.answered() > 500
+    found = slow.found()
+    assert found["reasons"] == []
+    assert found["refused"] == []
+    assert len(found["answered"]) >= 8
+
+
+def test_a_reload_under_load_loses_no_request(hug: Callable[..., Daemon], tmp_path: Path) -> None:
+    """The controller adds a server, and takes one away; then SIGUSR2 by hand: the same master, and no request lost."""
+    daemon = hug()
+    before = daemon.services()
+    load = Wrk(daemon, 10)
+    (tmp_path / "backends.d" / "two").write_text("127.0.0.1:9002\n")
+    daemon.until(lambda: "reloaded haproxy with 2 servers" in daemon.stdout, "the controller to see the new server")
+    daemon.until(lambda: serves(daemon).startswith("two"), "the new server to be asked")
+    (tmp_path / "backends.d" / "one").unlink()
+    daemon.until(
+        lambda: daemon.stdout.count("reloaded haproxy with 1 servers") == 2, "the controller to see that one went"
+    )
+    daemon.until(lambda: workers(daemon) == 1, "the worker that knew it to end")
+    daemon.cli("stop", "one")  # nobody asks it any more
+    reloads = daemon.stderr.count("Reloading HAProxy")
+    status, _ = daemon.api("POST", "/v1/services", {"action": "signal", "services": ["haproxy"], "signal": "SIGUSR2"})
+    assert status == 202
+    daemon.until(lambda: daemon.stderr.count("Reloading HAProxy") == reloads + 1, "the reload by hand")
+    assert load.running()
+    assert load.answered() > 500
+    after = daemon.services()
+    assert [after[name]["pid"] for name in ("haproxy", "doorman", "controller")] == [
+        before[name]["pid"] for name in ("haproxy", "doorman", "controller")
+    ]
+    assert after["haproxy"]["restarts"] == 0
+
+
+def test_a_configuration_that_haproxy_refuses_is_reported_and_not_used(
+    hug: Callable[..., Daemon], tmp_path: Path
+) -> None:
+    daemon = hug()
+    bad = tmp_path / "backends.d" / "bad"
+    bad.write_text("999.0.0.1.2.3:80\n")
+    assert daemon.err
+    daemon.err.wait_for("haproxy refuses what /srv/hug/backends.d asks for")
+    assert serves(daemon).startswith("one")
+    bad.write_text("what is this\n")
+    daemon.err.wait_for("left out 'bad': 'what is this' is not HOST:PORT")
+    assert serves(daemon).startswith("one")
+
+
+@pytest.mark.parametrize("how", ["SIGTERM to PID 1", "vigil stop"])
+def test_a_stop_under_load_cuts_no_request(hug: Callable[..., Daemon], how: str) -> None:
+    """Every request that haproxy took is answered whole, slow ones of 3 s too, and that is all the time a stop takes.
+
+    New clients are refused. Those whose connection the kernel had made, but haproxy had not yet accepted, are turned
+    away without a byte: none of theirs had reached a server, so they may ask elsewhere.
+    """
+    daemon = hug()
+    slow = Client(daemon, 16, "/sleep/3")
+    daemon.until(lambda: open_connections(daemon) >= 16, "16 slow requests to be under way")
+    quick = Client(daemon, 8, "/quick")
+    daemon.until(lambda: len(read_by_backends(daemon, "/quick")) > 500, "quick requests to flow")
+    began = time.monotonic()
+    if how == "vigil stop":
+        # Alone, haproxy leaves the queue to doorman; both of them end the service.
+        daemon.cli("stop", "doorman", "haproxy")
+    else:
+        assert daemon.stop() == 0
+    took = time.monotonic() - began
+    found = quick.found(end=False), slow.found(end=False)
+    assert daemon.stop() == 0
+    print([{what: len(requests) for what, requests in one.items()} for one in found], f"{took:.1f} s")
+    for path, one in zip(("/quick", "/sleep/3"), found, strict=True):
+        assert not one["lost"], one["reasons"]
+        assert sorted(one["answered"]) == sorted(read_by_backends(daemon, path)), (
+            "all that reached a server, and no other"
+        )
+    assert len(found[1]["answered"]) >= 16
+    assert took < 3 + 10, "generous: 3 s of drain, and a busy machine; the kill delay is 30 s"
+
+
+def test_the_stop_signal_is_what_keeps_them(hug: Callable[..., Daemon]) -> None:
+    """With SIGTERM instead of SIGUSR1 the same stop cuts requests, and the client of these tests sees it."""
+    daemon = hug(lambda text: text.replace("stop-signal: SIGUSR1", "stop-signal: SIGTERM"))
+    slow = Client(daemon, 8, "/sleep/3")
+    daemon.until(lambda: open_connections(daemon) >= 8, "8 slow requests to be under way")
+    assert daemon.stop() == 0
+    found = slow.found(end=False)
+    assert len(found["lost"]) + len(found["turned away"]) >= 8
+
+
+def test_the_check_of_the_plan_passes_while_haproxy_runs_and_fails_when_it_does_not(hug: Callable[..., Daemon]) -> None:
+    daemon = hug()
+    plan = yaml.safe_load((HUG / "layers" / "10-hug.yaml").read_text())
+    command = shlex.split(plan["checks"]["check-haproxy"]["exec"]["command"])
+    assert "http,FRONTEND," in ask(daemon, *command)
+    daemon.cli("stop", "haproxy")
+    with inside(daemon, *command, stdout=subprocess.DEVNULL) as check:
+        assert check.wait(30) != 0
+
+
+def test_when_doorman_is_killed_haproxy_goes_on_and_the_next_restart_brings_doorman_back(
+    hug: Callable[..., Daemon],
+) -> None:
+    daemon = hug()
+    daemon.kill(daemon.service("doorman")["pid"])
+    daemon.until(lambda: daemon.service("doorman")["restarts"] >= 2, "doorman to try in vain: haproxy has the port")
+    assert serves(daemon).startswith("one")
+    daemon.cli("restart", "haproxy")
+    daemon.until(lambda: serves(daemon).startswith("one"), "haproxy to be back with doorman")
+    restarts = daemon.service("doorman")["restarts"]
+    load = Wrk(daemon, 3)
+    daemon.cli("restart", "haproxy")
+    assert load.answered() > 500
+    assert daemon.service("doorman")["restarts"] == restarts
+
+
+def workers(daemon: Daemon) -> int:
+    """How many workers haproxy's master has."""
+    master = daemon.service("haproxy")["pid"]
+    return sum(process.parent == master for process in daemon.processes().values())
+
+
+def open_connections(daemon: Daemon) -> int:
+    """How many connections to a server behind haproxy carry a request or wait for one."""
+    table = ask(daemon, "cat", "/proc/net/tcp")
+    return sum(line.split()[2].endswith(f":{9001:04X}") and line.split()[3] == "01" for line in table.splitlines()[1:])
