@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from base64 import b64encode
 
 import msgspec
 import pytest
@@ -10,7 +11,7 @@ import pytest
 from vigil.model.api import Problem
 from vigil.model.errors import PlanError
 from vigil.plan import Sources, accounts, graph, load, tree
-from vigil.plan.fields import ALERT, CHECK, IDENTITY, SERVICE
+from vigil.plan.fields import KINDS, fields_of
 from vigil.plan.merge import merge
 from vigil.plan.problems import Problems, shown
 from vigil.plan.services import outside_of
@@ -36,10 +37,21 @@ GOOD = {
     "user-id": "0",
     "env-file": "/e",
     "type": "oneshot",
-    "http": "{url: x}",
+    "headers": "{A: b}",
     "level": "alive",
     "access": "read",
 }
+REQUIRED = {
+    "services": [()],
+    "checks": [
+        ("tcp: {port: 1}",),
+        ("http: {url: 'http://x', headers: {A: b}}",),
+        ("exec: {command: x, service_context: a, user-id: 0}",),
+    ],
+    "alerts": [("url: env:U", "on-check: [k]")],
+    "identities": [("access: read", "local: {}"), ("access: read", "tls: {ca-cert: /c}")],
+}
+PEM = b"-----BEGIN CERTIFICATE-----\n" + b64encode(b"\x30\x7e\x30" + bytes(125)) + b"\n-----END CERTIFICATE-----\n"
 BITS = (
     *(b":", b"\n", b" ", b"\t", b"#", b"'", b'"', b"- ", b"&a ", b"*a", b"\r\n", b"\xc2\x85", b"\xe2\x80\xa8"),
     *(b"---\n", b"{", b"[", b"}", b"]", b",", b"|", b">", b"!", b"%", b"<<: ", b"\xff", b"\0"),
@@ -49,7 +61,7 @@ BITS = (
 def _generated(dice: random.Random, wild: float) -> str:
     """A layer. ``wild`` 0 is one that is right, but perhaps for cycles."""
     lines = []
-    for kind, keys in (("services", SERVICE), ("checks", CHECK), ("alerts", ALERT), ("identities", IDENTITY)):
+    for kind in KINDS:
         if kind != "services" and dice.random() < 0.6:
             continue
         lines.append(f"{kind}:")
@@ -57,15 +69,17 @@ def _generated(dice: random.Random, wild: float) -> str:
             ["vigild", "a b", "~", "'1'", "<<"] if wild > dice.random() else []
         ):
             lines.append(f"  {name}:" + (f" &s{dice.randrange(3)}" if wild > dice.random() else ""))
-            for key in dice.sample([*keys, "override_mode", "unknown"], 5):
+            required = dice.choice(REQUIRED[kind])
+            taken = [line.partition(":")[0] for line in required]
+            keys = [key for key in (*fields_of(kind), "override_mode", "unknown") if key not in taken]
+            for key in dice.sample(keys, min(5, len(keys))):
                 if key in GOOD and wild < dice.random():
                     lines.append(f"    {key}: {GOOD[key]}")
                 elif wild > dice.random():
                     lines.append(f"    {key}: {dice.choice(VALUES)}")
             if wild > dice.random():
                 lines.append(f"    <<: *s{dice.randrange(3)}")
-            if kind == "checks":
-                lines.append("    tcp: {port: 1}")
+            lines.extend(f"    {line}" for line in required)
             if lines[-1] == f"  {name}:":
                 lines.append("    summary: x")
     return "\n".join(lines)
@@ -112,12 +126,13 @@ def test_random_layers_make_a_plan_or_problems(parser: str, seed: int, monkeypat
             texts = [_mutated(dice, text) for text in texts]
         texts.insert(0, b"services: {a: {}, b: {}, c: {}}\nchecks: {k: {tcp: {port: 1}}}")
         layers = tuple((f"/l/{number}.yaml", text) for number, text in enumerate(texts))
-        files, requests = outside_of(merge(layers, Problems()))
+        wanted = outside_of(merge(layers, Problems()))
         sources = Sources(
             directory="/l",
             layers=layers,
-            env_files=tuple((path, b"A=1") for path in files),
-            accounts=accounts.resolve(requests, accounts.Own(0, 0, may_set_uid=True, may_set_gid=True)),
+            env_files=tuple((path, b"A=1") for path in wanted.env_files),
+            certificates=tuple((path, PEM) for path in wanted.certificates),
+            accounts=accounts.resolve(wanted.accounts, accounts.Own(0, 0, may_set_uid=True, may_set_gid=True)),
         )
         try:
             plan = load(sources, check=dice.random() < 0.2)

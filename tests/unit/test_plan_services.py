@@ -9,7 +9,7 @@ import pytest
 
 from tests.unit.plan_world import layer, plan, problem, problems, service, warning, warnings
 from vigil.plan import Policy, Service
-from vigil.plan.types import RLIM_INFINITY
+from vigil.plan.types import RLIM_INFINITY, ReadyCheck
 
 
 def test_the_defaults_are_those_of_the_specification() -> None:
@@ -150,13 +150,18 @@ _DURATION = "is not a duration (write 500ms, 3s, 1m30s, 1h)"
         ("user-id: 4294967295", "is out of range"),
         ("group-id: root", '"root" is not a whole number'),
         ("env-file: relative.env", '"relative.env" is not an absolute path'),
-        ("ready: soon", "is neither notify nor a check (write notify, or check: NAME)"),
-        ("ready: {check: ''}", "is neither notify nor a check"),
+        ("ready: soon", '"soon" is neither notify nor a check (write notify, or check: NAME)'),
+        ("ready: [notify]", "a list is neither notify nor a check"),
+        ("ready: {check: ''}", 'there is no check ""'),
+        ("ready: {check: ~}", "services.web.ready.check: is missing"),
         ("ready-timeout: x", '"x" ' + _DURATION),
         ("watchdog: x", '"x" ' + _DURATION),
         ("logs-push-socket: x", '"x" is not an absolute path'),
         ("logs-push-addr: x", '"x" is not an address (write HOST:PORT, IPv6 in brackets)'),
         ("logs-push-addr: '::1:80'", "is not an address"),
+        ("logs-push-addr: 'a:0'", '"a:0" is not an address (a port is from 1 to 65535)'),
+        ("logs-push-addr: 'a:65536'", "a port is from 1 to 65535"),
+        ("ready-timeout: 0", '"0" is out of range (it must be more than 0)'),
         ("logs-push-format: xml", '"xml" is not ndjson'),
         ("on-check-failure: restart", '"restart" is not a mapping'),
     ],
@@ -317,26 +322,50 @@ def test_what_is_not_acted_upon_yet_is_accepted_with_one_warning_that_names_it_a
     )
 
 
+def test_settings_of_alerts_are_named_among_what_is_not_acted_upon_yet_without_an_alert() -> None:
+    assert warnings("alerts: {max-queue-depth: 3}") == ("/l: accepted, but not acted upon by this version: alerts",)
+
+
+def test_the_keys_of_later_versions_have_their_values_and_defaults() -> None:
+    made = plan("""
+        services:
+          a: {command: x}
+          b:
+            command: x
+            ready: notify
+            ready_timeout: 5m
+            watchdog: 1.5s
+            on_check_failure: {k: failure-shutdown}
+            logs_push_addr: '[::1]:80'
+            logs-push-format: ndjson
+          c: {command: x, ready: {check: k}, watchdog: off, logs-push-socket: /run/s}
+          d: {command: x, watchdog: 0}
+        checks: {k: {tcp: {port: 1}}}
+        """).services
+    a, b, c, d = made["a"], made["b"], made["c"], made["d"]
+    assert (a.ready, a.ready_timeout, a.watchdog, a.on_check_failure) == (None, 60.0, None, {})
+    assert (a.logs_push_socket, a.logs_push_addr, a.logs_push_format) == (None, None, "ndjson")
+    assert (b.ready, b.ready_timeout, b.watchdog) == ("notify", 300.0, 1.5)
+    assert (b.on_check_failure, b.logs_push_addr) == ({"k": Policy.FAILURE_SHUTDOWN}, "[::1]:80")
+    assert (c.ready, c.watchdog, c.logs_push_socket) == (ReadyCheck("k"), None, "/run/s")
+    assert d.watchdog is None
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("checks: {c: {http: {url: x, insecure: yes}}}", '"yes" is not true or false (write true)'),
-        ("checks: {c: {http: {url: x}, tcp: {port: 1}}}", "checks.c: has http and tcp (one of them)"),
-        ("checks: {c: {level: alive}}", "checks.c: has none of http, tcp and exec"),
-        ("checks: {c: {tcp: {port: 0}}}", "checks.c.tcp.port: "),
-        ("checks: {c: {tcp: {port: 1}, period: x}}", "checks.c.period: "),
-        ("checks: {c: {exec: {command: x, service-context: web}}}", 'there is no service "web"'),
-        ("checks: [c]", "checks: is a list, not a mapping"),
-        ("alerts: {a: {url: x, on-check: [c]}}", 'alerts.a.on-check: there is no check "c"'),
-        ("alerts: {max_queue_depth: x}", "alerts.max-queue-depth: "),
-        ("alerts: {a: {format: xml}}", '"xml" is not webhook, alertmanager, cloud-events or otlp-logs'),
-        ("identities: {a: {access: root}}", "identities.a.access: "),
         ("services: {a: {on-check-failure: {c: restart}}}", 'services.a.on-check-failure: there is no check "c"'),
         ("services: {a: {ready: {check: c}}}", 'services.a.ready: there is no check "c"'),
         ("services: {a: {on-check-failure: {c: x}}}\nchecks: {c: {tcp: {port: 1}}}", "on-check-failure.c: "),
         ("services: {a: {logs-push-addr: 'a:1', logs-push-socket: /x}}", "cannot go with logs-push-socket"),
     ],
 )
-def test_the_shape_of_what_is_not_acted_upon_yet_is_judged(text: str, message: str) -> None:
+def test_what_a_service_says_of_checks_and_of_pushing_is_judged(text: str, message: str) -> None:
     (found,) = problems(text)
     assert message in found
+
+
+def test_both_places_to_push_logs_to_are_an_error_wherever_they_come_from() -> None:
+    first, second = layer("command: x", "logs-push-socket: /x"), layer("logs_push_addr: 'a:1'")
+    assert problems(first, second)[0].startswith("/l/1.yaml:3:21: services.web.logs-push-addr: cannot go with")
+    assert plan(first, second, layer("logs-push-socket: ~")).services["web"].logs_push_addr == "a:1"

@@ -1,14 +1,14 @@
-"""The keys of services, checks, alerts and identities: what their values may be, and how two layers become one.
+"""The keys of a plan: what their values may be, and how two layers become one.
 
-Services are acted upon. Checks, alerts and identities are accepted: their shape is looked at, so that a wrong file is
-found today and not the day they are acted upon.
+Those of services are here. The rooms of checks, alerts and identities have theirs, and are entered only by a plan that
+has any: vigild starts services before it has time for more.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from enum import Enum
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -17,7 +17,7 @@ from vigil.model.suggest import quote
 from vigil.plan import limits, values
 from vigil.plan.problems import Problems
 from vigil.plan.tree import Mapping, Node, Scalar, Sequence
-from vigil.plan.types import Policy
+from vigil.plan.types import Policy, ReadyCheck
 from vigil.plan.values import Parser
 
 
@@ -42,18 +42,15 @@ class Field(msgspec.Struct, frozen=True):
 _NOT_FORWARDED = frozenset(map(signals.parse, ("KILL", "STOP", "CHLD", "TERM", "INT", "QUIT")))
 
 
-def _forward_signals(node: Node, at: str, problems: Problems) -> frozenset[int] | None:
+def forward_signals(node: Node, at: str, problems: Problems) -> frozenset[int] | None:
+    """A list of signals, or ``none``."""
     if isinstance(node, Scalar) and node.text == "none":
         return frozenset()
     if not isinstance(node, Sequence):
         shown = quote(node.text) if isinstance(node, Scalar) else node.what
         problems.error(node.place, at, f"{shown} is not a list of signals (write [HUP, USR1] or none)")
         return None
-    return _signal_list(node, at, problems)
-
-
-def _signal_list(node: Node, at: str, problems: Problems) -> frozenset[int] | None:
-    numbers = values.listed(_forwardable)(node, at, problems)
+    numbers = _forwardables(node, at, problems)
     return None if numbers is None else frozenset(numbers)
 
 
@@ -65,83 +62,102 @@ def _forwardable(node: Node, at: str, problems: Problems) -> int | None:
     return number
 
 
-def _exit_codes(node: Node, at: str, problems: Problems) -> frozenset[int] | None:
-    codes = values.listed(values.integer(0, 255))(node, at, problems)
+_forwardables = values.Listed(_forwardable)
+_exit_codes = values.Listed(values.Integer(0, 255))
+
+
+def exit_codes(node: Node, at: str, problems: Problems) -> frozenset[int] | None:
+    """A list of exit codes."""
+    codes = _exit_codes(node, at, problems)
     return None if codes is None else frozenset(codes)
 
 
-def _ready(node: Node, at: str, problems: Problems) -> str | None:
-    """``notify`` as it is, ``check: NAME`` as ``check NAME``."""
+_check_block = values.Block({"check": values.string}, required=("check",))
+
+
+def ready(node: Node, at: str, problems: Problems) -> Literal["notify"] | ReadyCheck | None:
+    """``notify``, or ``check: NAME``."""
     if isinstance(node, Mapping):
-        found = values.block({"check": values.string})(node, at, problems) or {}
-        if found.get("check"):
-            return f"check {found['check']}"
-    elif isinstance(node, Scalar) and node.text == "notify":
+        found = _check_block(node, at, problems) or {}
+        return ReadyCheck(found["check"]) if "check" in found else None
+    if isinstance(node, Scalar) and node.text == "notify":
         return "notify"
-    problems.error(node.place, at, "is neither notify nor a check (write notify, or check: NAME)")
+    shown = quote(node.text) if isinstance(node, Scalar) else node.what
+    problems.error(node.place, at, f"{shown} is neither notify nor a check (write notify, or check: NAME)")
     return None
 
 
-def _address(node: Node, at: str, problems: Problems) -> str | None:
+def address(node: Node, at: str, problems: Problems) -> str | None:
+    """``HOST:PORT``."""
     text = values.string(node, at, problems)
     if text is None:
         return None
     host, _, port = text.rpartition(":")
     bracketed = host.startswith("[") and host.endswith("]")
-    if not host or (":" in host and not bracketed) or not (port.isascii() and port.isdigit() and len(port) <= 5):
+    digits = port.isascii() and port.isdigit() and len(port) <= 5
+    if not host or (":" in host and not bracketed) or not digits:
         problems.error(node.place, at, f"{quote(text)} is not an address (write HOST:PORT, IPv6 in brackets)")
-        return None
-    return text
+    elif not 0 < int(port) < 65536:
+        problems.error(node.place, at, f"{quote(text)} is not an address (a port is from 1 to 65535)")
+    else:
+        return text
+    return None
 
 
-_string, _duration, _boolean = values.string, values.duration, values.boolean
-_positive = values.integer(1, 2**31 - 1)
-_switch = values.choice("enabled", "disabled")
-_override = Field(values.choice("merge", "replace"))
-_names = Field(values.listed(_string), Merge.APPEND)
-_id = Field(values.integer(0, 2**32 - 2))  # the last one means "leave it" to the kernel
-_texts = values.mapped(_string)
+positive = values.Integer(1, 2**31 - 1)
+switch = values.Choice("enabled", "disabled")
+override = Field(values.Choice("merge", "replace"))
+names = Field(values.Listed(values.string), Merge.APPEND)
+
+WHO: dict[str, Parser[Any]] = {
+    "user": values.string,
+    "user-id": values.Integer(0, 2**32 - 2),  # the last one means "leave it" to the kernel
+    "group": values.string,
+    "group-id": values.Integer(0, 2**32 - 2),
+}
+"""The keys that say as whom something runs."""
+
+_duration = Field(values.duration)
+_string = Field(values.string)
+_policy = Field(values.Member(Policy))
 
 SERVICE: dict[str, Field] = {
-    "override": _override,
-    "summary": Field(_string),
-    "description": Field(_string),
+    "override": override,
+    "summary": _string,
+    "description": _string,
     "command": Field(values.command),
-    "startup": Field(_switch),
-    "after": _names,
-    "before": _names,
-    "requires": _names,
+    "startup": Field(switch),
+    "after": names,
+    "before": names,
+    "requires": names,
     "environment": Field(values.environment, Merge.UNION),
-    "env-file": Field(values.one_or_listed(values.path), Merge.APPEND, single=True),
-    "user": Field(_string),
-    "user-id": _id,
-    "group": Field(_string),
-    "group-id": _id,
+    "env-file": Field(values.OneOrListed(values.path), Merge.APPEND, single=True),
+    **{key: Field(parse) for key, parse in WHO.items()},
     "working-dir": Field(values.path),
     "stop-signal": Field(values.signal),
-    "kill-delay": Field(values.duration_or("infinity")),
-    "forward-signals": Field(_forward_signals),
-    "on-success": Field(values.enum(Policy)),
-    "on-failure": Field(values.enum(Policy)),
-    "success-exit-codes": Field(_exit_codes),
-    "on-check-failure": Field(values.mapped(values.enum(Policy)), Merge.UNION),
-    "backoff-delay": Field(_duration),
+    "kill-delay": Field(values.Duration("infinity")),
+    "forward-signals": Field(forward_signals),
+    "on-success": _policy,
+    "on-failure": _policy,
+    "success-exit-codes": Field(exit_codes),
+    "on-check-failure": Field(values.Mapped(_policy.parse), Merge.UNION),
+    "backoff-delay": _duration,
     "backoff-factor": Field(values.factor),
-    "backoff-limit": Field(_duration),
-    "restart-limit": Field(values.integer(0, 2**31 - 1)),
-    "ready": Field(_ready),
-    "ready-timeout": Field(_duration),
-    "watchdog": Field(values.duration_or("off")),
-    "type": Field(values.choice("simple", "oneshot")),
-    "logs-forward": Field(values.choice("enabled", "disabled", "passthrough")),
+    "backoff-limit": _duration,
+    "restart-limit": Field(values.Integer(0, 2**31 - 1)),
+    "ready": Field(ready),
+    "ready-timeout": Field(values.positive_duration),
+    "watchdog": Field(values.Duration("off")),
+    "type": Field(values.Choice("simple", "oneshot")),
+    "logs-forward": Field(values.Choice("enabled", "disabled", "passthrough")),
     "logs-push-socket": Field(values.path),
-    "logs-push-addr": Field(_address),
-    "logs-push-format": Field(values.choice("ndjson")),
+    "logs-push-addr": Field(address),
+    "logs-push-format": Field(values.Choice("ndjson")),
     "limits": Field(limits.parse, Merge.UNION, fold=limits.fold),
-    "nice": Field(values.integer(-20, 19)),
+    "nice": Field(values.Integer(-20, 19)),
     "umask": Field(values.octal),
-    "oom-score-adj": Field(values.integer(-1000, 1000)),
-    "stdin": Field(values.choice("null", "inherit")),
+    "oom-score-adj": Field(values.Integer(-1000, 1000)),
+    "stdin": Field(values.Choice("null", "inherit")),
 }
 
 SERVICE_LATER = (
@@ -150,82 +166,28 @@ SERVICE_LATER = (
 )
 """Keys of a service that are accepted and not acted upon yet."""
 
-CHECK_KINDS = ("http", "tcp", "exec")
+KINDS = ("services", "checks", "alerts", "identities")
+"""What a plan has by name."""
 
-CHECK: dict[str, Field] = {
-    "override": _override,
-    "level": Field(values.choice("alive", "ready", "none")),
-    "startup": Field(_switch),
-    "delay": Field(_duration),
-    "period": Field(_duration),
-    "timeout": Field(_duration),
-    "threshold": Field(_positive),
-    "success-threshold": Field(_positive),
-    "http": Field(
-        values.block(
-            {
-                "url": _string,
-                "headers": _texts,
-                "method": _string,
-                "success-statuses": values.one_or_listed(_string),
-                "no-follow-redirects": _boolean,
-                "insecure": _boolean,
-                "ca": _string,
-                "proxy": _string,
-                "insecure-proxy": _boolean,
-                "body-contains": _string,
-                "unix-socket": values.path,
-            }
-        )
-    ),
-    "tcp": Field(values.block({"host": _string, "port": values.integer(1, 65535)})),
-    "exec": Field(
-        values.block(
-            {
-                "command": values.command,
-                "service-context": _string,
-                "environment": values.environment,
-                "user": _string,
-                "user-id": _id.parse,
-                "group": _string,
-                "group-id": _id.parse,
-                "working-dir": values.path,
-            }
-        )
-    ),
-}
 
-ALERT_SETTINGS: dict[str, Field] = {"max-queue-depth": Field(_positive), "max-queue-time": Field(_duration)}
+def fields_of(kind: str) -> dict[str, Field]:
+    """The keys of one of ``KINDS``."""
+    match kind:
+        case "checks":
+            from vigil.plan.checks import CHECK
 
-ALERT: dict[str, Field] = {
-    "override": _override,
-    "url": Field(_string),
-    "format": Field(values.choice("webhook", "alertmanager", "cloud-events", "otlp-logs")),
-    "on-check": _names,
-    "headers": Field(_texts, Merge.UNION),
-    "labels": Field(_texts, Merge.UNION),
-    "send-info-fields": Field(_texts, Merge.UNION),
-    "tls-insecure": Field(_boolean),
-    "tls-ca": Field(_string),
-    "proxy": Field(_string),
-    "proxy-ca": Field(_string),
-    "no-proxy": Field(_string),
-    "retry-attempts": Field(values.integer(0, 2**31 - 1)),
-    "retry-backoff": Field(values.listed(_duration)),
-    "timeout": Field(_duration),
-    "body-template": Field(_string),
-}
+            return CHECK
+        case "alerts":
+            from vigil.plan.alerts import ALERT
 
-IDENTITY: dict[str, Field] = {
-    "override": _override,
-    "access": Field(values.choice("open", "metrics", "read", "write", "admin")),
-    "local": Field(values.block({"user-id": _id.parse})),
-    "basic": Field(values.block({"password-hash": _string})),
-    "tls": Field(values.block({"ca-cert": _string})),
-}
+            return ALERT
+        case "identities":
+            from vigil.plan.identities import IDENTITY
 
-KINDS: dict[str, dict[str, Field]] = {"services": SERVICE, "checks": CHECK, "alerts": ALERT, "identities": IDENTITY}
+            return IDENTITY
+    return SERVICE
 
-TOP: dict[str, Field] = {"summary": Field(_string), "description": Field(_string)}
+
+TOP: dict[str, Field] = {"summary": _string, "description": _string}
 
 ALIASES = {"override-mode": "override"}

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from vigil.model.suggest import quote
+from typing import Any
+
 from vigil.plan import services
 from vigil.plan.accounts import Request
-from vigil.plan.fields import ALERT_SETTINGS, CHECK_KINDS, KINDS, SERVICE_LATER, TOP
+from vigil.plan.fields import SERVICE_LATER, TOP
 from vigil.plan.merge import Merged, merge
 from vigil.plan.problems import Place, Problems
-from vigil.plan.tree import Mapping, Scalar, Sequence
-from vigil.plan.types import Plan, Sources
+from vigil.plan.types import Plan, Service, Sources
 
 # What `read` has merged to find out which files and users to ask for is what the `load` after it needs: parsing is the
 # better part of both. One slot, emptied by its first use, so nothing is kept for the life of a daemon.
@@ -33,74 +33,68 @@ def _take(layers: tuple[tuple[str, bytes], ...]) -> tuple[Merged, Problems]:
     return merge(layers, problems), problems
 
 
-def load(sources: Sources, *, check: bool = False) -> Plan:
+def load(sources: Sources, *, check: bool = False, templates: bool = False) -> Plan:
     """The plan that ``sources`` make.
 
-    PlanError has every problem of all files; with ``check`` unknown keys are among them, else they are warnings.
+    PlanError has every problem of all files; with ``check`` unknown keys and wrong body-templates are among them, else
+    they are warnings. Whether templates parse is looked at with ``check`` or ``templates`` only: Jinja2 takes longer to
+    import than all else here, and services do not wait for it.
     """
     merged, problems = _take(sources.layers)
+    wanted = services.outside_of(merged)
     outside = services.Outside(
         dict(sources.env_files),
+        dict(sources.certificates),
         dict(sources.unread),
         {Request(a.user, a.user_id, a.group, a.group_id): a for a in sources.accounts},
     )
-    _judge_sources(sources, merged, problems)
+    _judge_sources(sources, wanted, problems)
     found = services.build(merged, outside, problems)
     top = {key: TOP[key].parse(node, key, problems) or "" for key, node in merged.top.items()}
+    others = _others(merged, outside, found, problems, templates=check or templates)
     for at, field, node in merged.discarded:
         field.parse(node, at, problems)
-    _judge_others(merged, problems)
     _warn_of_later(sources, merged, problems)
     return Plan(
         summary=top.get("summary", ""),
         description=top.get("description", ""),
         services=found,
         warnings=problems.conclude(check=check),
+        **others,
     )
 
 
-def _judge_sources(sources: Sources, merged: Merged, problems: Problems) -> None:
+def _others(
+    merged: Merged, outside: services.Outside, known: dict[str, Service], problems: Problems, *, templates: bool
+) -> dict[str, Any]:
+    """Checks, alerts and identities. Their rooms are entered only where there are any."""
+    found: dict[str, Any] = {}
+    if merged.kinds["checks"]:
+        from vigil.plan import checks
+
+        found["checks"] = checks.build(merged, outside, known, problems)
+    if merged.kinds["alerts"] or merged.settings:
+        from vigil.plan import alerts
+
+        found["alert_settings"] = alerts.settings(merged, problems)
+        found["alerts"] = alerts.build(merged, problems, templates=templates)
+    if merged.kinds["identities"]:
+        from vigil.plan import identities
+
+        found["identities"] = identities.build(merged, outside, problems)
+    return found
+
+
+def _judge_sources(sources: Sources, wanted: services.Wanted, problems: Problems) -> None:
     directory = Place(sources.directory)
-    env_files, _ = services.outside_of(merged)
     for path, why in sources.unread:
-        if path not in env_files:
+        if path not in wanted.env_files and path not in wanted.certificates:
             problems.error(Place(path), "", f"cannot read: {why}")
             problems.broken = True
     if sources.missing:
         problems.warn(directory, "", "there is no such directory, so the plan is empty")
     elif not sources.layers and not sources.unread:
         problems.warn(directory, "", "holds no layers (*.yaml, *.yml), so the plan is empty")
-
-
-def _judge_others(merged: Merged, problems: Problems) -> None:
-    """Checks, alerts and identities: types, kinds of checks, and names."""
-    for kind in ("checks", "alerts", "identities"):
-        for item in merged.kinds[kind].values():
-            for key, node in item.fields.items():
-                KINDS[kind][key].parse(node, f"{kind}.{item.name}.{key}", problems)
-    for key, node in merged.settings.items():
-        ALERT_SETTINGS[key].parse(node, f"alerts.{key}", problems)
-    checks, known = merged.kinds["checks"], merged.kinds["services"]
-    for item in checks.values():
-        kinds = [key for key in item.fields if key in CHECK_KINDS]
-        if len(kinds) != 1:
-            text = f"has {' and '.join(kinds)} (one of them)" if kinds else "has none of http, tcp and exec"
-            problems.error(item.fields[kinds[1]].place if kinds else item.place, f"checks.{item.name}", text)
-    if problems.broken:
-        return
-    for item in checks.values():
-        probe = item.fields.get("exec")
-        for entry in probe.entries if isinstance(probe, Mapping) else ():
-            name = entry.value
-            if entry.key.replace("_", "-") == "service-context" and isinstance(name, Scalar) and name.text not in known:
-                text = f"there is no service {quote(name.text)}{problems.hint(name.text, known)}"
-                problems.error(name.place, f"checks.{item.name}.exec.service-context", text)
-    for item in merged.kinds["alerts"].values():
-        watched = item.fields.get("on-check")
-        for name in watched.items if isinstance(watched, Sequence) else ():
-            if isinstance(name, Scalar) and name.text not in checks:
-                text = f"there is no check {quote(name.text)}{problems.hint(name.text, checks)}"
-                problems.error(name.place, f"alerts.{item.name}.on-check", text)
 
 
 def _warn_of_later(sources: Sources, merged: Merged, problems: Problems) -> None:

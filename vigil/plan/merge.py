@@ -10,11 +10,11 @@ import msgspec
 
 from vigil.model.suggest import quote
 from vigil.plan import tree
-from vigil.plan.fields import ALERT_SETTINGS, ALIASES, KINDS, TOP, Field, Merge
+from vigil.plan.fields import ALIASES, KINDS, TOP, Field, Merge, fields_of
 from vigil.plan.problems import Place, Problems
 from vigil.plan.tree import Entry, Mapping, Node, Scalar, Sequence
 from vigil.plan.types import NAME_MAX, RESERVED_NAME
-from vigil.plan.values import keyed, warn_of_cut
+from vigil.plan.values import is_null, keyed, warn_of_cut
 
 _NAME_FIRST = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789")
 _NAME_REST = _NAME_FIRST | frozenset("_.-")
@@ -46,7 +46,7 @@ def merge(layers: tuple[tuple[str, bytes], ...], problems: Problems) -> Merged:
         root = tree.parse(path, content, problems)
         if isinstance(root, Mapping):
             _merge_layer(merged, root, problems)
-        elif root is not None and not (isinstance(root, Scalar) and root.is_null):
+        elif root is not None and not is_null(root):
             problems.error(root.place, "", f"is {root.what}, not a mapping (a layer begins with services: or the like)")
             problems.broken = True
     return merged
@@ -62,23 +62,37 @@ def _merge_layer(merged: Merged, root: Mapping, problems: Problems) -> None:
 
 def _merge_kind(merged: Merged, kind: str, node: Node, problems: Problems) -> None:
     items = merged.kinds[kind]
-    if isinstance(node, Scalar) and node.is_null:
+    if is_null(node):
         for item in items.values():
             _discard(merged, kind, item)
         items.clear()
+        if kind == "alerts":
+            settings = _settings_of_alerts() if merged.settings else {}
+            merged.discarded.extend((f"{kind}.{key}", settings[key], value) for key, value in merged.settings.items())
+            merged.settings.clear()
         return
     if not isinstance(node, Mapping):
         problems.error(node.place, kind, f"is {node.what}, not a mapping (write a name, a colon, and its keys below)")
         problems.broken = True
         return
+    settings = _settings_of_alerts() if kind == "alerts" else {}
+    given: dict[str, int] = {}
     for entry in node.entries:
-        setting = entry.key.replace("_", "-")
-        if kind == "alerts" and setting in ALERT_SETTINGS:
-            _apply(
-                merged, merged.settings, setting, entry.value, ALERT_SETTINGS[setting], f"{kind}.{setting}", problems
-            )
+        key = entry.key.replace("_", "-")
+        if key in settings:
+            if key in given:
+                text = f"duplicate key {quote(entry.key)} (it is in line {given[key]} under another spelling)"
+                problems.error(entry.place, f"{kind}.{key}", text)
+            given[key] = entry.place.line
+            _apply(merged, merged.settings, key, entry.value, settings[key], f"{kind}.{key}", problems)
         elif _good_name(kind, entry, problems):
             _merge_item(merged, kind, entry, problems)
+
+
+def _settings_of_alerts() -> dict[str, Field]:
+    from vigil.plan.alerts import SETTINGS  # entered only by a plan that has alerts
+
+    return SETTINGS
 
 
 def _good_name(kind: str, entry: Entry, problems: Problems) -> bool:
@@ -89,8 +103,9 @@ def _good_name(kind: str, entry: Entry, problems: Problems) -> bool:
     elif kind == "services" and (not name or name[0] not in _NAME_FIRST or set(name) - _NAME_REST):
         fix = "letters, digits, _ . and -, beginning with a letter or digit"
         problems.error(entry.place, at, f"{quote(name)} cannot be the name of a service ({fix})")
-    elif not name or not name.isprintable():
-        problems.error(entry.place, at, f"{quote(name)} cannot be a name")
+    elif not name or not name.isprintable() or name.strip() != name or "," in name:
+        fix = "printable, without commas, and no blanks at its ends"
+        problems.error(entry.place, at, f"{quote(name)} cannot be a name ({fix})")
     elif len(name) > NAME_MAX:
         problems.error(entry.place, at, f"the name is {len(name)} characters long ({NAME_MAX} at most)")
     else:
@@ -99,7 +114,7 @@ def _good_name(kind: str, entry: Entry, problems: Problems) -> bool:
 
 
 def _merge_item(merged: Merged, kind: str, entry: Entry, problems: Problems) -> None:
-    items, name, node = merged.kinds[kind], entry.key, entry.value
+    items, name, node, fields = merged.kinds[kind], entry.key, entry.value, fields_of(kind)
     at = f"{kind}.{name}"
     if isinstance(node, Scalar) and node.is_null:
         if name in items:
@@ -114,16 +129,16 @@ def _merge_item(merged: Merged, kind: str, entry: Entry, problems: Problems) -> 
         )
         problems.broken = True
         return
-    found = keyed(node, KINDS[kind], at, problems, ALIASES)
+    found = keyed(node, fields, at, problems, ALIASES)
     mode = found.pop("override", None)
-    if mode is not None and not _is_null(mode.value):
-        word = KINDS[kind]["override"].parse(mode.value, f"{at}.override", problems)
+    if mode is not None and not is_null(mode.value):
+        word = fields["override"].parse(mode.value, f"{at}.override", problems)
         if word == "replace" and name in items:
             _discard(merged, kind, items[name])
             items[name].fields, items[name].removed = {}, {}
     item = items.setdefault(name, Item(name, entry.place))
     for key, value in found.items():
-        if _apply(merged, item.fields, key, value.value, KINDS[kind][key], f"{at}.{key}", problems):
+        if _apply(merged, item.fields, key, value.value, fields[key], f"{at}.{key}", problems):
             item.removed.pop(key, None)
         elif isinstance(value.value, Scalar):
             item.removed[key] = value.value
@@ -172,7 +187,7 @@ def _union(merged: Merged, old: Mapping | None, new: Mapping, field: Field, at: 
         earlier = entries.pop(name, None)
         if earlier is not None:
             merged.discarded.append((at, field, Mapping(earlier.place, (earlier,))))
-        if not _is_null(entry.value):
+        if not is_null(entry.value):
             entries[name] = entry
         elif earlier is None and isinstance(entry.value, Scalar) and not entry.value.text:
             problems.warn(entry.place, f"{at}.{entry.key}", 'is empty, so it is not set (write "" for an empty value)')
@@ -184,9 +199,6 @@ def _listed(node: Node) -> Node:
 
 
 def _discard(merged: Merged, kind: str, item: Item) -> None:
+    fields = fields_of(kind)
     for key, node in item.fields.items():
-        merged.discarded.append((f"{kind}.{item.name}.{key}", KINDS[kind][key], node))
-
-
-def _is_null(node: Node) -> bool:
-    return isinstance(node, Scalar) and node.is_null
+        merged.discarded.append((f"{kind}.{item.name}.{key}", fields[key], node))

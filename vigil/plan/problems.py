@@ -65,7 +65,7 @@ class Problems:
         self._hints_left = _HINTS_MAX
         # Dictionaries, because the same thing may be found twice: through an alias, or on the way through the layers.
         self._errors: dict[_Found, None] = {}
-        self._unknown: dict[_Found, None] = {}
+        self._doubts: dict[_Found, None] = {}
         self._warnings: dict[_Found, None] = {}
 
     def text(self, file: str, text: str) -> None:
@@ -87,14 +87,18 @@ class Problems:
         self._hints_left -= 1
         return hint(word, known)
 
+    def doubt(self, place: Place, field: str, text: str) -> None:
+        """Something that is wrong, and that services can start without: an error where the plan is only checked."""
+        self._doubts[_Found(place, field, text)] = None
+
     def unknown_key(self, place: Place, field: str, key: str, known: Collection[str]) -> None:
-        """A key that nobody reads: a warning, or an error where the plan is only checked."""
-        self._unknown[_Found(place, field, f"unknown key {quote(key)}{self.hint(key, known)}")] = None
+        """A key that nobody reads."""
+        self.doubt(place, field, f"unknown key {quote(key)}{self.hint(key, known)}")
 
     def conclude(self, *, check: bool) -> tuple[Problem, ...]:
         """The warnings, or PlanError with all errors and the warnings."""
-        errors = {**self._errors, **self._unknown} if check else self._errors
-        warnings = self._warnings if check else {**self._warnings, **self._unknown}
+        errors = {**self._errors, **self._doubts} if check else self._errors
+        warnings = self._warnings if check else {**self._warnings, **self._doubts}
         if not errors and not warnings:
             return ()
         excerpt = _Excerpts(self._texts)

@@ -1,4 +1,4 @@
-"""Reads what a plan is made of: layers, the env-files that they name, the users that they name."""
+"""Reads what a plan is made of: layers, the env-files, certificates and users that they name."""
 
 from __future__ import annotations
 
@@ -35,15 +35,19 @@ def read(directory: str, *, check: bool = False) -> Sources:
     for name in names:
         _read_into(layers, unread, os.path.join(directory, name))
     merged = loader.take_apart(tuple(layers))
-    paths, requests = services.outside_of(merged)
+    wanted = services.outside_of(merged)
     env_files: list[tuple[str, bytes]] = []
-    for path in paths:
+    for path in wanted.env_files:
         _read_into(env_files, unread, path)
+    certificates: list[tuple[str, bytes]] = []
+    for path in wanted.certificates:
+        _read_into(certificates, unread, path)
     sources = Sources(
         directory=directory,
         layers=merged.layers,
         env_files=tuple(env_files),
-        accounts=accounts.resolve(requests, accounts.own()) if requests else (),
+        accounts=accounts.resolve(wanted.accounts, accounts.own()) if wanted.accounts else (),
+        certificates=tuple(certificates),
         missing=missing,
         unread=tuple(unread),
     )

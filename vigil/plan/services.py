@@ -1,8 +1,8 @@
-"""Merged fields become services; what one service says about another is judged here."""
+"""Merged fields become services; what one service says about another, or about a check, is judged here."""
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import msgspec
@@ -10,38 +10,54 @@ import msgspec
 from vigil.model.suggest import quote
 from vigil.plan import env_file, graph
 from vigil.plan.accounts import Request
-from vigil.plan.fields import SERVICE, SERVICE_LATER
+from vigil.plan.fields import SERVICE, WHO
 from vigil.plan.merge import Item, Merged
 from vigil.plan.problems import Place, Problems
-from vigil.plan.tree import Mapping, Scalar, Sequence
+from vigil.plan.tree import Mapping as MappingNode
+from vigil.plan.tree import Node, Scalar, Sequence
 from vigil.plan.types import Account, Credentials, Policy, Service
 
 _ORDER = ("after", "before", "requires")
-_WHO = ("user", "user-id", "group", "group-id")
-_OUTSIDE = frozenset((*_WHO, "env-file"))
-_NOT_OF_SERVICE = frozenset((*SERVICE_LATER, *_OUTSIDE))
+_OUTSIDE = frozenset((*WHO, "env-file"))
 
 
 class Outside(msgspec.Struct, frozen=True):
     """What was read beside the layers."""
 
     env_files: dict[str, bytes]
+    certificates: dict[str, bytes]
     unread: dict[str, str]  # path to reason
     accounts: dict[Request, Account]
 
 
-def outside_of(merged: Merged) -> tuple[list[str], list[Request]]:
-    """The env-files and accounts that the services of a plan need, wrong ones left out (``build`` reports them)."""
+class Wanted(msgspec.Struct, frozen=True):
+    """What is to be read beside the layers. Wrong values are left out: building the plan reports them."""
+
+    env_files: tuple[str, ...]
+    certificates: tuple[str, ...]
+    accounts: tuple[Request, ...]
+
+
+def outside_of(merged: Merged) -> Wanted:
+    """All that a plan needs."""
     ignored = Problems()
-    files: dict[str, None] = {}
-    requests: dict[Request, None] = {}
+    env_files: dict[str, None] = {}
+    certificates: list[str] = []
+    requests: dict[Request | None, None] = {}
     for item in merged.kinds["services"].values():
         given = {key: SERVICE[key].parse(node, "", ignored) for key, node in item.fields.items() if key in _OUTSIDE}
-        files.update(dict.fromkeys(given.get("env-file") or ()))
-        request = _request(given)
-        if request is not None:
-            requests[request] = None
-    return list(files), list(requests)
+        env_files.update(dict.fromkeys(given.get("env-file") or ()))
+        requests[request(given)] = None
+    if merged.kinds["checks"]:
+        from vigil.plan import checks
+
+        requests.update(dict.fromkeys(checks.requests(merged)))
+    if merged.kinds["identities"]:
+        from vigil.plan import identities
+
+        certificates = identities.certificates(merged)
+    requests.pop(None, None)
+    return Wanted(tuple(env_files), tuple(dict.fromkeys(certificates)), tuple(r for r in requests if r is not None))
 
 
 def build(merged: Merged, outside: Outside, problems: Problems) -> dict[str, Service]:
@@ -79,9 +95,11 @@ def _service(item: Item, outside: Outside, cache: dict[str, dict[str, str]], pro
     if "logs-push-socket" in item.fields and "logs-push-addr" in item.fields:
         text = "cannot go with logs-push-socket (logs are pushed to one place)"
         problems.error(item.fields["logs-push-addr"].place, f"{at}.logs-push-addr", text)
-    values = {key.replace("-", "_"): value for key, value in given.items() if key not in _NOT_OF_SERVICE}
+    if given.get("watchdog") in (0.0, float("inf")):
+        del given["watchdog"]
+    values = {key.replace("-", "_"): value for key, value in given.items() if key not in _OUTSIDE}
     values["environment"] = {**environment, **given.get("environment", {})}
-    return Service(name=item.name, **{**values, "user": _credentials(item, given, outside, problems)})
+    return Service(name=item.name, **values, user=credentials(at, item.fields, given, outside, problems))
 
 
 def _judge_command(item: Item, given: dict[str, Any], problems: Problems) -> None:
@@ -113,22 +131,27 @@ def _from_files(
     return environment
 
 
-def _request(given: dict[str, Any]) -> Request | None:
-    who = [given.get(key) for key in _WHO]
+def request(given: Mapping[str, Any]) -> Request | None:
+    """As whom something runs, by its parsed keys; None where none of them says."""
+    who = [given.get(key) for key in WHO]
     return Request(*who) if any(value is not None for value in who) else None
 
 
-def _credentials(item: Item, given: dict[str, Any], outside: Outside, problems: Problems) -> Credentials | None:
-    request = _request(given)
-    if request is None or any(key in item.fields and key not in given for key in _WHO):
+def credentials(
+    at: str, nodes: Mapping[str, Node], given: Mapping[str, Any], outside: Outside, problems: Problems
+) -> Credentials | None:
+    """What ``request`` resolved to. ``nodes`` are the keys as they stand in the plan at ``at``."""
+    wanted = request(given)
+    if wanted is None or any(key in nodes and key not in given for key in WHO):
         return None
-    account = outside.accounts.get(request)
+    account = outside.accounts.get(wanted)
     if account is not None and account.error is None:
         return account.credentials
-    key, why = next(key for key in _WHO if key in given), "it was not looked up with the plan"
+    own = [key for key in WHO if key in nodes]
+    key, why = own[0], "it was not looked up with the plan"
     if account is not None and account.error is not None:
-        key, why = account.error_key if account.error_key in given else key, account.error
-    problems.error(item.fields[key].place, f"services.{item.name}.{key}", why)
+        key, why = account.error_key if account.error_key in own else key, account.error
+    problems.error(nodes[key].place, f"{at}.{key}", why)
     return None
 
 
@@ -152,12 +175,12 @@ def _judge_names(item: Item, services: Collection[str], checks: Collection[str],
 def _check_names(item: Item) -> list[tuple[str, str, Place]]:
     found: list[tuple[str, str, Place]] = []
     policies = item.fields.get("on-check-failure")
-    if isinstance(policies, Mapping):
+    if isinstance(policies, MappingNode):
         found.extend(("on-check-failure", entry.key, entry.place) for entry in policies.entries)
     ready = item.fields.get("ready")
-    if isinstance(ready, Mapping):
+    if isinstance(ready, MappingNode):
         check = next((entry.value for entry in ready.entries if entry.key == "check"), None)
-        if isinstance(check, Scalar) and check.text:
+        if isinstance(check, Scalar) and not check.is_null:
             found.append(("ready", check.text, check.place))
     return found
 

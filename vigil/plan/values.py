@@ -1,13 +1,14 @@
 """What a value of a plan may be: functions that take a node and give the value, or report what is wrong and give None.
 
-Nodes that are null never come here: null removes a key, and merging has done that.
+Nodes that are null never come here: null removes a key, and merging has done that. What has parameters is an object
+that shows them, so that ``vigil.plan.schema`` can tell the same to an editor.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
 from enum import Enum
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 from vigil.model import duration as durations
 from vigil.model import signals
@@ -46,24 +47,29 @@ def boolean(node: Node, at: str, problems: Problems) -> bool | None:
     return None
 
 
-def integer(low: int, high: int | None = None) -> Parser[int]:
+class Integer:
     """A whole number from ``low`` to ``high``."""
 
-    def parse(node: Node, at: str, problems: Problems) -> int | None:
+    __slots__ = ("high", "low")
+
+    def __init__(self, low: int, high: int) -> None:
+        self.low = low
+        self.high = high
+
+    def __call__(self, node: Node, at: str, problems: Problems) -> int | None:
+        """The number."""
         text = scalar(node, at, problems, "a whole number")
         if text is None:
             return None
         digits = text[1:] if text[:1] in ("-", "+") else text
         if not digits or set(digits) - _DIGITS:
             problems.error(node.place, at, f"{quote(text)} is not a whole number")
-        elif len(digits) > 20 or int(text) < low or (high is not None and int(text) > high):
-            limit = f"{low} or more" if high is None else f"from {low} to {high}"
+        elif len(digits) > 20 or not self.low <= int(text) <= self.high:
+            limit = f"from {self.low} to {self.high}"
             problems.error(node.place, at, f"{quote(text)} is out of range (it must be {limit})")
         else:
             return int(text)
         return None
-
-    return parse
 
 
 def factor(node: Node, at: str, problems: Problems) -> float | None:
@@ -95,33 +101,48 @@ def octal(node: Node, at: str, problems: Problems) -> int | None:
     return int(digits, 8)
 
 
-def duration(node: Node, at: str, problems: Problems) -> float | None:
-    """Seconds."""
-    text = scalar(node, at, problems, f"a duration ({durations.EXAMPLES})")
-    if text is None:
-        return None
-    try:
-        return durations.parse(text)
-    except ValueError as error:
-        problems.error(node.place, at, str(error))
-        return None
-
-
-def duration_or(*words_for_none: str) -> Parser[float]:
+class Duration:
     """Seconds, or infinity for one of the words that mean that there is none."""
 
-    def parse(node: Node, at: str, problems: Problems) -> float | None:
-        if isinstance(node, Scalar) and node.text in words_for_none:
+    __slots__ = ("positive", "words_for_none")
+
+    def __init__(self, *words_for_none: str, positive: bool = False) -> None:
+        self.words_for_none = words_for_none
+        self.positive = positive
+
+    def __call__(self, node: Node, at: str, problems: Problems) -> float | None:
+        """The seconds."""
+        text = scalar(node, at, problems, f"a duration ({durations.EXAMPLES})")
+        if text is None:
+            return None
+        if text in self.words_for_none:
             return float("inf")
-        return duration(node, at, problems)
+        try:
+            seconds = durations.parse(text)
+        except ValueError as error:
+            problems.error(node.place, at, str(error))
+            return None
+        if self.positive and not seconds:
+            problems.error(node.place, at, f"{quote(text)} is out of range (it must be more than 0)")
+            return None
+        return seconds
 
-    return parse
+
+duration = Duration()
+positive_duration = Duration(positive=True)
 
 
-def choice(*options: str) -> Parser[str]:
+class Choice:
     """One of some words."""
 
-    def parse(node: Node, at: str, problems: Problems) -> str | None:
+    __slots__ = ("options",)
+
+    def __init__(self, *options: str) -> None:
+        self.options = options
+
+    def __call__(self, node: Node, at: str, problems: Problems) -> str | None:
+        """The word."""
+        options = self.options
         expected = " or ".join((", ".join(options[:-1]), options[-1])) if len(options) > 1 else options[0]
         text = scalar(node, at, problems, expected)
         if text is None or text in options:
@@ -131,18 +152,20 @@ def choice(*options: str) -> Parser[str]:
         problems.error(node.place, at, f"{quote(text)} is not {expected}{fix}")
         return None
 
-    return parse
 
+class Member(Generic[E]):
+    """A member of an enum, spelled by its value."""
 
-def enum(kind: type[E]) -> Parser[E]:
-    """A member of ``kind``, spelled by its value."""
-    parse_word = choice(*(member.value for member in kind))
+    __slots__ = ("choice", "kind")
 
-    def parse(node: Node, at: str, problems: Problems) -> E | None:
-        word = parse_word(node, at, problems)
-        return None if word is None else kind(word)
+    def __init__(self, kind: type[E]) -> None:
+        self.kind = kind
+        self.choice = Choice(*(member.value for member in kind))
 
-    return parse
+    def __call__(self, node: Node, at: str, problems: Problems) -> E | None:
+        """The member."""
+        word = self.choice(node, at, problems)
+        return None if word is None else self.kind(word)
 
 
 def signal(node: Node, at: str, problems: Problems) -> int | None:
@@ -171,7 +194,7 @@ def path(node: Node, at: str, problems: Problems) -> str | None:
 def command(node: Node, at: str, problems: Problems) -> tuple[str, ...] | None:
     """The argv of a command: a text that is split into words, or a list that is taken as it is."""
     if isinstance(node, Sequence):
-        argv = listed(string)(node, at, problems)
+        argv = _texts(node, at, problems)
         if argv is None:
             return None
         if argv and argv[0]:
@@ -198,10 +221,16 @@ def command(node: Node, at: str, problems: Problems) -> tuple[str, ...] | None:
     return argv
 
 
-def listed(item: Parser[T]) -> Parser[tuple[T, ...]]:
+class Listed(Generic[T]):
     """A list of values."""
 
-    def parse(node: Node, at: str, problems: Problems) -> tuple[T, ...] | None:
+    __slots__ = ("item",)
+
+    def __init__(self, item: Parser[T]) -> None:
+        self.item = item
+
+    def __call__(self, node: Node, at: str, problems: Problems) -> tuple[T, ...] | None:
+        """The values, if all of them are right."""
         if not isinstance(node, Sequence):
             shown = f"{quote(node.text)} is" if isinstance(node, Scalar) else f"is {node.what},"
             fix = f" (write [{node.text}])" if isinstance(node, Scalar) and node.text.isidentifier() else ""
@@ -212,18 +241,35 @@ def listed(item: Parser[T]) -> Parser[tuple[T, ...]]:
             if isinstance(entry, Scalar) and entry.is_null:
                 problems.error(entry.place, at, 'an item is empty (null; write "" or quote it if a text is meant)')
                 continue
-            value = item(entry, at, problems)
+            value = self.item(entry, at, problems)
             if value is not None:
                 values.append(value)
         return tuple(values) if len(values) == len(node.items) else None
 
-    return parse
+
+class OneOrListed(Listed[T]):
+    """A list of values, or a single one."""
+
+    __slots__ = ()
+
+    def __call__(self, node: Node, at: str, problems: Problems) -> tuple[T, ...] | None:
+        """The values, if all of them are right."""
+        if isinstance(node, Sequence):
+            return super().__call__(node, at, problems)
+        value = self.item(node, at, problems)
+        return None if value is None else (value,)
 
 
-def mapped(item: Parser[T]) -> Parser[dict[str, T]]:
+class Mapped(Generic[T]):
     """A mapping from names to values; null values are left out."""
 
-    def parse(node: Node, at: str, problems: Problems) -> dict[str, T] | None:
+    __slots__ = ("item",)
+
+    def __init__(self, item: Parser[T]) -> None:
+        self.item = item
+
+    def __call__(self, node: Node, at: str, problems: Problems) -> dict[str, T] | None:
+        """The values that are right, under their names."""
         if not isinstance(node, Mapping):
             problems.error(node.place, at, refusal(node, "a mapping (write name: value)"))
             return None
@@ -231,24 +277,14 @@ def mapped(item: Parser[T]) -> Parser[dict[str, T]]:
         for entry in node.entries:
             if isinstance(entry.value, Scalar) and entry.value.is_null:
                 continue
-            value = item(entry.value, f"{at}.{entry.key}", problems)
+            value = self.item(entry.value, f"{at}.{entry.key}", problems)
             if value is not None:
                 values[entry.key] = value
         return values
 
-    return parse
 
-
-def one_or_listed(item: Parser[T]) -> Parser[tuple[T, ...]]:
-    """A list of values, or a single one."""
-
-    def parse(node: Node, at: str, problems: Problems) -> tuple[T, ...] | None:
-        if isinstance(node, Sequence):
-            return listed(item)(node, at, problems)
-        value = item(node, at, problems)
-        return None if value is None else (value,)
-
-    return parse
+_texts = Listed(string)
+texts_by_name = Mapped(string)
 
 
 def keyed(
@@ -271,20 +307,31 @@ def keyed(
     return found
 
 
-def block(fields: dict[str, Parser[Any]]) -> Parser[dict[str, Any]]:
-    """A mapping with keys of ours."""
+class Block:
+    """A mapping with keys of ours, some of them required."""
 
-    def parse(node: Node, at: str, problems: Problems) -> dict[str, Any] | None:
+    __slots__ = ("fields", "required")
+
+    def __init__(self, fields: dict[str, Parser[Any]], required: tuple[str, ...] = ()) -> None:
+        self.fields = fields
+        self.required = required
+
+    def __call__(self, node: Node, at: str, problems: Problems) -> dict[str, Any] | None:
+        """The values of the keys that are right."""
         if not isinstance(node, Mapping):
             problems.error(node.place, at, refusal(node, "a mapping"))
             return None
-        values = {}
-        for key, entry in keyed(node, fields, at, problems).items():
-            if not (isinstance(entry.value, Scalar) and entry.value.is_null):
-                values[key] = fields[key](entry.value, f"{at}.{key}", problems)
-        return values
+        found = self.nodes(node, at, problems)
+        for key in self.required:
+            if key not in found:
+                problems.error(node.place, f"{at}.{key}", "is missing")
+        values = {key: self.fields[key](value, f"{at}.{key}", problems) for key, value in found.items()}
+        return {key: value for key, value in values.items() if value is not None}
 
-    return parse
+    def nodes(self, node: Mapping, at: str, problems: Problems) -> dict[str, Node]:
+        """What stands under each key that is not null."""
+        entries = keyed(node, self.fields, at, problems).items()
+        return {key: entry.value for key, entry in entries if not is_null(entry.value)}
 
 
 def environment(node: Node, at: str, problems: Problems) -> dict[str, str] | None:
@@ -295,7 +342,12 @@ def environment(node: Node, at: str, problems: Problems) -> dict[str, str] | Non
                 problems.error(
                     entry.place, at, f'{quote(entry.key)} cannot be a variable\'s name (it is empty or holds a "=")'
                 )
-    return mapped(string)(node, at, problems)
+    return texts_by_name(node, at, problems)
+
+
+def is_null(node: Node) -> bool:
+    """Whether it is a null, which stands for nothing."""
+    return isinstance(node, Scalar) and node.is_null
 
 
 def scalar(node: Node, at: str, problems: Problems, expected: str) -> str | None:
