@@ -101,6 +101,23 @@ def _mutated(dice: random.Random, content: bytes) -> bytes:
     return bytes(data)
 
 
+def random_sources(dice: random.Random, wild: float) -> Sources:
+    """Two or three layers, and all that they name. ``wild`` 0 is a plan that is right, but perhaps for cycles."""
+    texts = [_generated(dice, wild).encode() for _ in range(dice.randrange(1, 3))]
+    if wild:
+        texts = [_mutated(dice, text) for text in texts]
+    texts.insert(0, b"services: {a: {}, b: {}, c: {}}\nchecks: {k: {tcp: {port: 1}}}")
+    layers = tuple((f"/l/{number}.yaml", text) for number, text in enumerate(texts))
+    wanted = outside_of(merge(layers, Problems()))
+    return Sources(
+        directory="/l",
+        layers=layers,
+        env_files=tuple((path, b"A=1") for path in wanted.env_files),
+        certificates=tuple((path, PEM) for path in wanted.certificates),
+        accounts=accounts.resolve(wanted.accounts, accounts.Own(0, 0, may_set_uid=True, may_set_gid=True)),
+    )
+
+
 def _check_excerpt(problem: Problem, content: bytes) -> None:
     """What is shown is a line of the file, and the mark stands in it or right after it."""
     whole = shown(problem)
@@ -121,19 +138,8 @@ def test_random_layers_make_a_plan_or_problems(parser: str, seed: int, monkeypat
     good = bad = 0
     for _ in range(400 if parser == "libyaml" else 100):
         wild = dice.choice((0.0, 0.05, 0.3))
-        texts = [_generated(dice, wild).encode() for _ in range(dice.randrange(1, 3))]
-        if wild:
-            texts = [_mutated(dice, text) for text in texts]
-        texts.insert(0, b"services: {a: {}, b: {}, c: {}}\nchecks: {k: {tcp: {port: 1}}}")
-        layers = tuple((f"/l/{number}.yaml", text) for number, text in enumerate(texts))
-        wanted = outside_of(merge(layers, Problems()))
-        sources = Sources(
-            directory="/l",
-            layers=layers,
-            env_files=tuple((path, b"A=1") for path in wanted.env_files),
-            certificates=tuple((path, PEM) for path in wanted.certificates),
-            accounts=accounts.resolve(wanted.accounts, accounts.Own(0, 0, may_set_uid=True, may_set_gid=True)),
-        )
+        sources = random_sources(dice, wild)
+        layers = sources.layers
         try:
             plan = load(sources, check=dice.random() < 0.2)
         except PlanError as error:

@@ -10,60 +10,118 @@ MASK = "*****"
 
 _WORDS = frozenset(
     (
-        *("password", "passwd", "passphrase", "pass", "pwd", "pw", "secret", "secrets", "token", "tokens", "apikey"),
-        *("credential", "credentials", "private", "auth", "authorization", "cookie", "session", "hash", "salt"),
-        *("jwt", "bearer", "dsn", "sas", "signature", "passcode", "pin", "otp", "totp"),
+        *("pass", "pwd", "pw", "passcode", "private", "cookie", "jwt", "bearer", "dsn", "sas", "signature", "salt"),
+        *("otp", "totp", "token", "tokens"),
     )
 )
 
-# Parts of one word, as in DBPASSWORD and MYSECRETS; those in _WORDS are short enough to be part of innocent ones.
-_PARTS = ("password", "passwd", "passphrase", "secret", "token", "apikey", "credential", "authorization", "privatekey")
+_LAST_WORDS = frozenset(("auth",))  # REDIS_AUTH, and not AUTH_METHOD
 
-# A key by itself is no secret (``key: value``); one of these kinds is.
+_PARTS = ("password", "passwd", "passphrase", "secret", "apikey", "credential", "authorization", "privatekey")
+
+# A key by itself is no secret (``key: value``), and a public one is none; one of these kinds is.
 _KINDS_OF_KEY = frozenset(
     (
         *(
-            "api",
             "access",
             "account",
+            "aes",
+            "api",
             "app",
             "auth",
-            "encryption",
-            "encrypt",
-            "signing",
-            "sign",
-            "ssh",
-            "storage",
-            "master",
-        ),
-        *(
-            "shared",
-            "hmac",
-            "aes",
-            "rsa",
-            "ssl",
-            "tls",
-            "service",
-            "deploy",
-            "license",
-            "session",
-            "cookie",
-            "crypt",
-            "server",
             "client",
+            "crypt",
+            "deploy",
+            "encrypt",
+            "encryption",
+            "hmac",
         ),
-        *("publishable", "webhook"),
+        *("license", "master", "rsa", "server", "service", "session", "shared", "sign", "signing", "ssh", "ssl"),
+        *("storage", "tls", "webhook"),
     )
 )
 
+# DB_PASSWORD_FILE says where the secret is.
+_PLACES = frozenset(("file", "path", "dir"))
+
 
 def looks_secret(name: str) -> bool:
-    """Whether what has this name is probably not for everyone: ``DB_PASSWORD``, ``api-key``, ``DBPASSWORD``."""
-    lowered = name.lower()
-    if any(part in lowered for part in _PARTS):
+    """Whether what has this name is probably not for everyone: ``DB_PASSWORD``, ``api-key``, ``MYTOKEN``."""
+    words = _words(name)
+    if not words or words[-1] in _PLACES:
+        return False
+    lowered = "".join(words)
+    if lowered.endswith("token") or any(part in lowered for part in _PARTS):
         return True
-    words = lowered.replace("-", "_").replace(".", "_").split("_")
-    return any(
+    return words[-1] in _LAST_WORDS or any(
         word in _WORDS or (word in ("key", "keys") and before in _KINDS_OF_KEY)
         for before, word in zip(("", *words), words, strict=False)
     )
+
+
+def masked(name: str, text: str) -> str:
+    """The text of a value that has this name, its secrets masked. ``env:NAME`` says where one is, and is none."""
+    if not text or not looks_secret(name):
+        return masked_text(text)
+    words = text.split()
+    return text if words and len(words) < 3 and words[-1].startswith("env:") else MASK
+
+
+def masked_text(text: str) -> str:
+    """A text, a command above all, less what looks like a secret by what stands before it.
+
+    ``//USER:PASSWORD@``, ``NAME=VALUE``, ``--NAME VALUE`` and ``NAME: VALUE``.
+    """
+    import re  # only what is shown is masked
+
+    text = re.sub(r"(://)(?:[^\s/?#'\"]*|[^\s/@:'\"]+:[^\s'\"]*)@", rf"\1{MASK}@", text)
+    for pattern in (
+        r"(([\w.-]+)=)('[^']*'|\"[^\"]*\"|[^\s&;'\"]+)",
+        r"((?<!\S)--?([\w.-]+)[ \t]+)('[^']*'|\"[^\"]*\"|[^\s'\"-]\S*)",
+        r"(([\w-]+):[ \t]+)([^'\"\n]+)",
+    ):
+        text = re.sub(pattern, lambda found: found[1] + MASK if looks_secret(found[2]) else found[0], text)
+    return text
+
+
+def masked_argv(argv: list[str]) -> list[str]:
+    """The words of a command."""
+    shown: list[str] = []
+    before = ""
+    for word in argv:
+        flag = before.startswith("-") and "=" not in before and looks_secret(before)
+        shown.append(MASK if flag and not word.startswith("-") else masked_text(word))
+        before = word
+    return shown
+
+
+def masked_url(url: str) -> str:
+    """Scheme, host and port of a URL whose path may be a key, as those of chat services are."""
+    if url.startswith("env:"):
+        return url
+    scheme, separator, rest = url.partition("://")
+    authority = rest
+    for end in "/?#":
+        authority = authority.partition(end)[0]
+    host = authority.rpartition("@")[2]
+    if not separator or not host:
+        return MASK
+    shown = f"{scheme}://{MASK}@{host}" if "@" in authority else f"{scheme}://{host}"
+    return shown + (f"/{MASK}" if rest[len(authority) :] not in ("", "/") else rest[len(authority) :])
+
+
+def _words(name: str) -> list[str]:
+    """``dbPassword``, ``DB_PASSWORD`` and ``db-password`` are two words."""
+    words: list[str] = []
+    word = ""
+    for letter in name:
+        if not letter.isalnum():
+            words.append(word)
+            word = ""
+        else:
+            if letter.isupper() and word and word[-1].islower():
+                words.append(word)
+                word = ""
+            word += letter
+    words.append(word)
+    return [word.lower() for word in words if word]
