@@ -191,6 +191,15 @@ static bool write_number(const char *path, int32_t value) {
 #define RESOURCE(number) ((int)(number))
 #endif
 
+/* For descriptors the kernel has an end that no right lifts: unlimited means as many as that. */
+static rlim_t open_files(uint64_t wanted) {
+    char text[32];
+    int64_t most = 0;
+    if (wanted != RLIM_INFINITY) return (rlim_t)wanted;
+    if (slurp("/proc/sys/fs/nr_open", text, sizeof text) > 0) (void)number(text, &most);
+    return most > 0 ? (rlim_t)most : 1048576;
+}
+
 static void set_limits(void) {
     struct rlimit limit = {(rlim_t)job.nofile_soft, (rlim_t)job.nofile_hard};
     if (setrlimit(RLIMIT_NOFILE, &limit) != 0) failed(VG_STEP_LIMIT);
@@ -199,6 +208,7 @@ static void set_limits(void) {
     (void)setrlimit(RLIMIT_LOCKS, &limit);
     for (uint32_t i = 0; i < job.spawn->limits; i++) {
         limit = (struct rlimit){(rlim_t)job.limits[i].soft, (rlim_t)job.limits[i].hard};
+        if (job.limits[i].resource == RLIMIT_NOFILE) limit = (struct rlimit){open_files(job.limits[i].soft), open_files(job.limits[i].hard)};
         if (setrlimit(RESOURCE(job.limits[i].resource), &limit) != 0) failed(VG_STEP_LIMIT);
     }
 }
@@ -210,7 +220,11 @@ static void set_user(void) {
         if (errno != EPERM || spawn->uid != geteuid() || spawn->gid != getegid()) failed(VG_STEP_GROUPS);
     }
     if (syscall(SYS_setresgid, spawn->gid, spawn->gid, spawn->gid) != 0) failed(VG_STEP_GID);
+    uid_t before = geteuid();
     if (syscall(SYS_setresuid, spawn->uid, spawn->uid, spawn->uid) != 0) failed(VG_STEP_UID);
+    /* The kernel takes capabilities only from who was root. Those that vigild has as an ordinary user (CAP_SETUID, or it could not be here)
+     * are its own: with them the service could make itself root. */
+    if (spawn->uid != before) (void)prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0);
 }
 
 static void execute(char **argv, char **environment) {
@@ -253,13 +267,13 @@ static _Noreturn void child(pid_t keeper, char **argv, char **environment) {
     if (setsid() < 0) failed(VG_STEP_SESSION);
     for (int i = 0; i < 3; i++)
         if (job.stdio[i] != i && dup2(job.stdio[i], i) < 0) failed(VG_STEP_STDIO);
-    set_limits();
-    if (spawn->flags & VG_SET_NICE && setpriority(PRIO_PROCESS, 0, spawn->nice) != 0) failed(VG_STEP_NICE);
     if (spawn->flags & VG_SET_OOM) {
         if (!write_number("/proc/self/oom_score_adj", spawn->oom_score_adj)) failed(VG_STEP_OOM);
     } else if (job.oom_score_adj != INT32_MIN) {
         (void)write_number("/proc/self/oom_score_adj", job.oom_score_adj);
     }
+    set_limits();       /* after what needs a descriptor, of which the limits may leave none; before nice, whose bound is one of them */
+    if (spawn->flags & VG_SET_NICE && setpriority(PRIO_PROCESS, 0, spawn->nice) != 0) failed(VG_STEP_NICE);
     if (spawn->flags & VG_SET_USER) set_user();
     if (spawn->flags & VG_SET_UMASK) (void)umask((mode_t)spawn->umask);
     if (chdir(job.directory) != 0) failed(VG_STEP_CHDIR);

@@ -27,6 +27,7 @@ print(json.dumps({
     "umask": status["Umask"], "nice": os.nice(0), "cwd": os.getcwd(),
     "nofile": resource.getrlimit(resource.RLIMIT_NOFILE), "core": resource.getrlimit(resource.RLIMIT_CORE),
     "oom": open("/proc/self/oom_score_adj").read().strip(), "environ": dict(os.environ), "argv": os.sys.argv,
+    "rights": [int(status[field], 16) for field in ("CapPrm", "CapEff", "CapAmb")],
     "stdin": os.readlink("/proc/self/fd/0"), "parent": open(f"/proc/{os.getppid()}/comm").read().strip(),
 }), flush=True)
 """
@@ -79,6 +80,28 @@ def test_a_child_is_as_asked(pid1: Callable[..., Pid1], root: None) -> None:
 
 def test_a_user_without_groups_has_none_of_roots(pid1: Callable[..., Pid1], root: None) -> None:
     assert look(pid1().attached(), uid=61234, gid=61234, groups=())["groups"] == []
+
+
+@pytest.mark.parametrize("other", [True, False])
+def test_what_an_ordinary_user_that_is_vigild_may_do_goes_with_the_user(
+    pid1: Callable[..., Pid1], root: None, other: bool
+) -> None:
+    # CAP_SETGID and CAP_SETUID as ambient capabilities: what lets a vigild that is not root start services as others.
+    ambient = """
+import ctypes, os, sys
+libc, rights = ctypes.CDLL(None), 1 << 6 | 1 << 7
+libc.prctl(8, 1, 0, 0, 0)  # PR_SET_KEEPCAPS
+os.setgroups([])
+os.setgid(61298)
+os.setuid(61298)
+assert libc.capset((ctypes.c_uint * 2)(0x20080522, 0), (ctypes.c_uint * 6)(rights, rights, rights, 0, 0, 0)) == 0
+assert libc.prctl(47, 2, 6, 0, 0) == libc.prctl(47, 2, 7, 0, 0) == 0  # PR_CAP_AMBIENT_RAISE
+os.execv(sys.argv[1], sys.argv[1:])
+"""
+    uid = 61234 if other else 61298
+    child = look(pid1(prefix=(PYTHON, "-c", ambient), open_to_all=True).attached(), uid=uid, gid=61235, groups=())
+    assert (child["uid"], child["gid"]) == ([uid] * 3, [61235] * 3)
+    assert child["rights"] == [0 if other else 1 << 6 | 1 << 7] * 3
 
 
 def test_a_command_is_looked_up_in_its_own_path(pid1: Callable[..., Pid1], tmp_path: Path) -> None:

@@ -115,6 +115,13 @@ _STEP_WORDS = {
     Step.INTERPRETER: "exec",
 }
 
+# What a container often lacks, so that "not permitted" alone would send its owner looking in the wrong place.
+_RIGHTS = {
+    Step.LIMIT: "one is above vigild's own hard limit, which takes CAP_SYS_RESOURCE",
+    Step.NICE: "it is lower than vigild's own, which takes CAP_SYS_NICE",
+    Step.OOM: "it is lower than vigild's own, which takes CAP_SYS_RESOURCE",
+}
+
 _SHORTAGE_STEPS = frozenset((Step.PIPE, Step.FORK, Step.KEEPER, Step.VFORK))
 _SHORTAGES = frozenset((errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE))
 _CLD_EXITED, _CLD_KILLED, _CLD_DUMPED = 1, 2, 3
@@ -237,6 +244,8 @@ class Failure(msgspec.Struct, frozen=True, kw_only=True):
             words += f" {command}"
         if self.step is Step.INTERPRETER:
             words += ": the interpreter it names"
+        if self.step in _RIGHTS and self.error in (errno.EPERM, errno.EACCES):
+            return f"{words}: {os.strerror(self.error)} ({_RIGHTS[self.step]})"
         return f"{words}: {os.strerror(self.error)}"
 
 
