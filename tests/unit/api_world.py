@@ -44,6 +44,7 @@ class FakeOverlord:
         self.known: dict[str, api.Change] = {}
         self.keys: dict[str, str] = {}
         self.ended: dict[str, asyncio.Event] = {}
+        self.replans: list[tuple[api.ReplanAction, str, str | None]] = []
         self.shutdowns: list[tuple[int, bool, str]] = []
         self.ends: tuple[ChangeStatus, str | None] | None = (ChangeStatus.DONE, None)
         self.breaks: Exception | None = None
@@ -108,9 +109,22 @@ class FakeOverlord:
             control_start_time=NOW, control_restarts=0, logger_restarts=0, pid1_version="0.1.0",
         )  # fmt: skip
 
-    def check_plan(self) -> None:
+    async def check_plan(self) -> None:
         if self.breaks is not None:
             raise self.breaks
+
+    async def replan(self, action: api.ReplanAction, cause: str, key: str | None) -> api.Replan:
+        if self.breaks is not None:
+            raise self.breaks
+        self.replans.append((action, cause, key))
+        change = None if action.dry_run else self.act(api.ServicesAction(action="replan"), cause, key)
+        return api.Replan(
+            dry_run=action.dry_run, started=[], stopped=[], restarted=["web"], updated=[], pending_restart=[],
+            steps=[api.Step(service="web", action="restart", why=["command changed"])], warnings=[], change=change,
+        )  # fmt: skip
+
+    async def shown_plan(self, *, secrets: bool) -> dict[str, Any]:
+        return {"services": {"web": {"environment": {"TOKEN": "abc" if secrets else "*****"}}}}
 
     def shutdown(self, code: int, restart: bool, cause: str) -> None:
         self.shutdowns.append((code, restart, cause))

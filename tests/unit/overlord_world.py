@@ -11,13 +11,16 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+import msgspec
+
 from tests.channel.fake import FakePid1, FakeRun
 from vigil._native import lib
 from vigil.model import api
 from vigil.model.states import ChangeStatus
 from vigil.overlord import Overlord, Settings
-from vigil.plan.types import Plan, Service
-from vigil.shim.messages import Message, RunPhase, SpawnSpec, Step
+from vigil.plan import graph
+from vigil.plan.types import Plan, Service, Sources
+from vigil.shim.messages import LogMode, Message, RunPhase, SpawnSpec, Step
 
 SECOND = 1_000_000_000
 
@@ -129,6 +132,10 @@ class Logs:
     def names(self) -> list[str]:
         return self._names
 
+    def drop(self, name: str) -> None:
+        if name in self._names:
+            self._names.remove(name)
+
     def last_lines(self, name: str, n: int, run_started_real_ns: int) -> list[str]:
         assert run_started_real_ns
         return self.lines.get(name, [])[-n:]
@@ -139,6 +146,7 @@ class World:
 
     def __init__(self, services: Sequence[Service], knife: Knife | None = None) -> None:
         self.plan = Plan(services={service.name: service for service in services})
+        self.plans: list[Plan] = []  # that replans were asked for
         self.pid1 = FakePid1()
         self.store = MemoryStore()
         self.clock = Clock()
@@ -174,7 +182,7 @@ class World:
             store=self.store,  # type: ignore[arg-type]
             logs=Logs(self.lines),
             clock=self.clock,
-            settings=Settings(plan=self.plan, environment={b"PATH": b"/bin"}),
+            settings=Settings(plan=self.plan_in_force(), environment={b"PATH": b"/bin"}),
         )
         handle = self.overlord.handle
 
@@ -185,6 +193,12 @@ class World:
         welcome, snapshot = self.pid1.attach(handler)
         self.overlord.attach(welcome, snapshot)
         self.overlord.autostart()
+
+    def plan_in_force(self) -> Plan:
+        """As the daemon finds it in the journal. What its sources are is told by their directory."""
+        record = self.store.values.get("plan")
+        sources = Sources("") if record is None else msgspec.msgpack.decode(record, type=Sources)
+        return self.plans[int(sources.directory)] if sources.directory.isdecimal() else self.plan
 
     def kill(self) -> None:
         """control dies; the next one begins."""
@@ -288,6 +302,20 @@ class World:
         self._guard(lambda: change.append(self.overlord.act(request, "uid 0 over the Unix socket", key)))
         return change[-1]
 
+    def replan(
+        self, *services: Service, dry_run: bool = False, no_restart: bool = False, key: str | None = None
+    ) -> api.Replan:
+        """The plan becomes these services, as ``act``."""
+        found: list[api.Replan] = []
+        self.plans.append(Plan(services={service.name: service for service in services}))
+        sources, plan = Sources(str(len(self.plans) - 1)), self.plans[-1]
+        if key is None:
+            key = f"key {len(self.overlord.changes())}"
+        action = api.ReplanAction(dry_run=dry_run, no_restart=no_restart)
+        cause = "uid 0 over the Unix socket"
+        self._guard(lambda: found.append(self.overlord.take_plan(sources, plan, action, cause, key)))
+        return found[-1]
+
     def do(self, action: str, *names: str, signal: str | None = None) -> api.Change:
         """``act``, and let happen what happens at once."""
         change = self.act(action, *names, signal=signal)
@@ -347,6 +375,21 @@ class World:
         assert sorted(live) == sorted(running)
         assert not [e for e in self.pid1.runs.values() if e.over], "an exit was never released"
         assert len(running) == len(set(running)), "a service runs twice"
+        plan = self.overlord.plan
+        places = graph.order(graph.needs(plan))
+        for entry in self.pid1.runs.values():
+            if entry.name in places and entry.state is RunPhase.RUNNING and not entry.flags & lib.VG_IS_STOPPING:
+                wanted = plan.services[entry.name]
+                assert entry.stop == (wanted.stop_signal, wanted.kill_delay), f"{entry.name} was not told how to stop"
+                assert entry.forward == wanted.forward_signals, f"{entry.name} was not told what to forward"
+                assert (entry.log_mode is LogMode.DISABLED) == (wanted.logs_forward == "disabled")
+        told = {e.name: e.order for e in self.pid1.runs.values() if e.name in places and e.state is RunPhase.RUNNING}
+        for name, (component, rank) in told.items():
+            for other in graph.needs(plan)[name] & told.keys():
+                assert told[other][0] == component, f"{name} and {other} do not know that they belong together"
+                assert told[other][1] < rank, f"{name} would not stop before {other}"
+        parked = {name.removeprefix("log/") for name in self.pid1.parked if name.startswith("log/")}
+        assert parked <= plan.services.keys() | set(running), "a log is kept of a service that is no more"
 
 
 def service(name: str, **keys: Any) -> Service:

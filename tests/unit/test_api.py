@@ -108,6 +108,8 @@ def test_there_are_as_many_responders_as_the_api_has_operations() -> None:
         ("/v1/system-info", "on_get"),
         ("/v1/services", "on_get"),
         ("/v1/services", "on_post"),
+        ("/v1/plan", "on_get"),
+        ("/v1/replan", "on_post"),
         ("/v1/changes", "on_get"),
         ("/v1/changes/{id}", "on_get"),
         ("/v1/changes/{id}/wait", "on_get"),
@@ -121,6 +123,7 @@ def test_levels_are_those_of_the_documentation() -> None:
     levels = {(path, name): method.operation.access for path, name, method in responders() if name != "on_head"}
     assert levels.pop(("/v1/system-info", "on_get")) is Access.OPEN
     assert levels.pop(("/v1/services", "on_post")) is Access.WRITE
+    assert levels.pop(("/v1/replan", "on_post")) is Access.WRITE
     assert levels.pop(("/v1/vigild", "on_post")) is Access.ADMIN
     assert set(levels.values()) == {Access.READ}
 
@@ -183,7 +186,10 @@ WRONG = [
     ("POST /v1/services HTTP/1.1", '{"action":"begin"}', 400, "bad-request", 'request: action: "'),
     ("POST /v1/services HTTP/1.1", '{"action":"start","services":["web",1]}', 400, "bad-request", "services[1]: "),
     ("POST /v1/services HTTP/1.1", '{"action":"start","services":["wbe"]}', 404, "not-found", "wbe"),
-    ("POST /v1/services HTTP/1.1", '{"action":"replan"}', 501, "not-supported", "cannot replan"),
+    ("POST /v1/services HTTP/1.1", '{"action":"replan","services":["web"]}', 400, "bad-request", "the whole plan"),
+    ("POST /v1/services HTTP/1.1", '{"action":"replan","signal":"HUP"}', 400, "bad-request", "nor a signal"),
+    ("POST /v1/replan HTTP/1.1", '{"dryrun":true}', 400, "bad-request", "dry-run"),
+    ("POST /v1/replan HTTP/1.1", '{"dry-run":"yes"}', 400, "bad-request", "dry-run"),
     ("POST /v1/vigild HTTP/1.1", '{"action":"upgrade"}', 501, "not-supported", "cannot upgrade"),
     ("POST /v1/vigild HTTP/1.1", '{"action":"explode"}', 400, "bad-request", 'request: action: "'),
 ]  # fmt: skip

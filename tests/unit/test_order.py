@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from vigil.overlord.order import Neighbours, Standing, graph_of, standing
-from vigil.plan.types import Plan, Service
+from vigil.plan.types import Service
 from vigil.service.events import Cascade, Go, Hold, StopLater, StopNow, Wait
 from vigil.service.state import Next, Phase, State, Work, WorkKind
 
@@ -13,8 +13,8 @@ START = Work(1, WorkKind.START, "x")
 
 
 def neighbours(services: list[Service], **states: State) -> Neighbours:
-    plan = Plan(services={service.name: service for service in services})
-    return Neighbours(graph_of(plan), lambda name: (states.get(name, State()), plan.services[name]))
+    named = {service.name: service for service in services}
+    return Neighbours(graph_of(named), lambda name: (states.get(name, State()), named[name]))
 
 
 def decide(services: list[Service], name: str, **states: State) -> object:

@@ -413,7 +413,7 @@ def test_a_restart_of_vigild_is_begun_without_reading_files(monkeypatch: pytest.
     world.store.values["plan"] = msgspec.msgpack.encode(Sources(directory="/etc/vigil/layers"))
     read: list[str] = []
     monkeypatch.setattr("vigil.overlord.overlord.read", lambda directory: read.append(directory) or Sources(directory))
-    world.overlord.check_plan()
+    asyncio.run(world.overlord.check_plan())
     assert read == ["/etc/vigil/layers"]
     world.overlord.shutdown(0, True, "uid 0")
     assert read == ["/etc/vigil/layers"]

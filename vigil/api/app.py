@@ -13,6 +13,7 @@ from vigil.api.logs import FollowLogs, Logs
 from vigil.api.needs import Logs as LogsNeeded
 from vigil.api.needs import Overlord
 from vigil.api.operation import Noun
+from vigil.api.plan import Plan, Replan
 from vigil.api.protocol import App
 from vigil.api.services import Services
 from vigil.api.settings import Settings
@@ -24,6 +25,8 @@ def routes(overlord: Overlord, logs: LogsNeeded, settings: Settings) -> dict[str
     return {
         "/v1/system-info": SystemInfo(overlord),
         "/v1/services": Services(overlord),
+        "/v1/plan": Plan(overlord),
+        "/v1/replan": Replan(overlord),
         "/v1/changes": Changes(overlord),
         "/v1/changes/{id}": Change(overlord),
         "/v1/changes/{id}/wait": ChangeWait(overlord),

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-
 import falcon
 
 from vigil.api.needs import Overlord
@@ -35,10 +33,7 @@ class Daemon(Noun):
             )
         cause = str(call.caller)
         if action == "restart":
-            try:
-                await asyncio.to_thread(self._overlord.check_plan)  # a bad plan is refused before anything is stopped
-            except RuntimeError:  # no thread to be had
-                self._overlord.check_plan()
+            await self._overlord.check_plan()  # a bad plan is refused before anything is stopped
 
         async def begin() -> None:
             try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 from vigil.model import api
 
@@ -45,8 +45,14 @@ class Overlord(Protocol):
     def system_info(self) -> api.SystemInfo:
         """What vigild is and since when."""
 
-    def check_plan(self) -> None:
-        """PlanError where the plan on disk cannot be used. Reads files."""
+    async def shown_plan(self, *, secrets: bool) -> dict[str, Any]:
+        """The plan in force as one layer would say it; without ``secrets`` what looks like one is masked."""
+
+    async def replan(self, action: api.ReplanAction, cause: str, key: str | None) -> api.Replan:
+        """Put the plan on disk in force; PlanError where it cannot be. ``key`` as for ``act``."""
+
+    async def check_plan(self) -> None:
+        """PlanError where the plan on disk cannot be used."""
 
     def shutdown(self, code: int, restart: bool, cause: str) -> None:
         """Stop everything, then exit with ``code`` or start from scratch."""

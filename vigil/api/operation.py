@@ -58,6 +58,7 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True):
     doing: str  # completes "cannot ..."
     query: type[Query]
     body: type[Request] | None
+    optional: bool  # the body
     result: Any
     status: int
 
@@ -68,11 +69,14 @@ def op(
     *,
     query: type[Query] = Query,
     body: type[Request] | None = None,
+    optional: bool = False,
     result: Any,
     status: int = 200,
 ) -> Callable[[Callable[..., Awaitable[Any]]], Responder]:
-    """Make a responder of a method. ``doing`` completes the sentence "cannot ..."."""
-    declared = Operation(access=access, doing=doing, query=query, body=body, result=result, status=status)
+    """Make a responder of a method. ``doing`` completes the sentence "cannot ...". ``optional``: no body is ``{}``."""
+    declared = Operation(
+        access=access, doing=doing, query=query, body=body, optional=optional, result=result, status=status
+    )
     lists = {field.encode_name for field in msgspec.structs.fields(query) if get_origin(field.type) is list}
     names = [field.encode_name for field in msgspec.structs.fields(query)]
     decoder = msgspec.json.Decoder(body) if body is not None else None
@@ -83,7 +87,7 @@ def op(
             call.caller.require(access, doing)
             call.query = _read_query(req.query_string, query, names, lists)
             if body is not None and decoder is not None:
-                call.body = await _read_body(req, decoder, body)
+                call.body = await _read_body(req, decoder, body, optional=optional)
             resp.content_type = JSON
             if req.method == "HEAD" and result is Stream:
                 resp.content_type = Stream.TYPES.get(str(getattr(call.query, "format", "")), JSON)
@@ -142,7 +146,9 @@ def _read_query(text: str, shape: type[Query], names: list[str], lists: set[str]
         raise BadRequest(f"cannot read the query: {explain(problem, shape)}") from None
 
 
-async def _read_body(req: falcon.asgi.Request, decoder: msgspec.json.Decoder[Request], shape: type[Request]) -> Request:
+async def _read_body(
+    req: falcon.asgi.Request, decoder: msgspec.json.Decoder[Request], shape: type[Request], *, optional: bool
+) -> Request:
     limit = req.scope["vigil.answer"].body_limit
     if (req.content_length or 0) > limit:
         raise too_large(limit)
@@ -159,6 +165,8 @@ async def _read_body(req: falcon.asgi.Request, decoder: msgspec.json.Decoder[Req
         )
     text = await req.stream.read()
     if not text.strip():
+        if optional:
+            return shape()
         raise BadRequest("cannot read the request: it has no body, and one of JSON is needed")
     try:
         return decoder.decode(text)

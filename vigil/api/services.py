@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import falcon
+from typing import Any
+
 import msgspec
 
 from vigil.api.needs import Overlord
@@ -33,14 +34,20 @@ class Services(Noun):
 
     @op(Access.WRITE, "command services", body=api.ServicesAction, result=api.Change, status=202)
     async def on_post(self, call: Call[Query, api.ServicesAction]) -> api.Change:
-        """Start, stop, restart or signal them; a request sent again with the same Idempotency-Key does nothing more."""
+        """Start, stop, restart or signal them, or replan; what comes again with its Idempotency-Key is done once."""
         action = call.body
-        if action.action == "replan":
-            raise falcon.HTTPNotImplemented(description="cannot replan: this version of vigild does not know how to")
-        return self._overlord.act(action, str(call.caller), _key(call))
+        cause, key = str(call.caller), idempotency_key(call)
+        if action.action != "replan":
+            return self._overlord.act(action, cause, key)
+        if action.services or action.signal is not None:
+            raise BadRequest("cannot replan: a replan is of the whole plan, and takes neither services nor a signal")
+        change = (await self._overlord.replan(api.ReplanAction(), cause, key)).change
+        assert change is not None  # it was no dry run
+        return change
 
 
-def _key(call: Call[Query, api.ServicesAction]) -> str | None:
+def idempotency_key(call: Call[Any, Any]) -> str | None:
+    """What the client will call this request when it asks again."""
     key: str | None = call.request.get_header("Idempotency-Key")
     if key is None:
         return None

@@ -28,6 +28,9 @@ KEPT = 500
 TASKS_KEPT = 20_000
 """And fewer where they have more tasks than that together: hundreds of services in each would cost many megabytes."""
 
+REPLAN = "replan"
+"""The kind of a change that puts another plan in force."""
+
 _PREFIX = "change/"
 _COUNTER = "counter/change"
 _SHOWN_OUTPUT = 5
@@ -53,6 +56,13 @@ class Change(msgspec.Struct, omit_defaults=True):
     tasks: dict[str, Task] = {}
     status: ChangeStatus = ChangeStatus.DOING
     ready_real_ns: int = 0
+    steps: tuple[api.Step, ...] = ()  # of a replan: what it found to be done
+    no_restart: bool = False  # of a replan
+
+    @property
+    def size(self) -> int:
+        """Of how many parts it consists."""
+        return len(self.tasks) + len(self.steps)
 
     @property
     def ended(self) -> bool:
@@ -83,7 +93,7 @@ class Changes:
         self._all = {change.id: change for change in loaded}
         self._keys = {change.key: change.id for change in loaded if change.key is not None}
         self._ended = deque(sorted((c.ready_real_ns, c.id) for c in loaded if c.ended))
-        self._ended_tasks = sum(len(change.tasks) for change in loaded if change.ended)
+        self._ended_tasks = sum(change.size for change in loaded if change.ended)
         self._last = max([int(counter or b"0"), *self._all])
         self._dirty: set[int] = set()  # to be written as a whole
         self._touched: dict[int, set[str]] = {}  # of which only these tasks are to be written
@@ -161,17 +171,18 @@ class Changes:
         if change.ended or any(task.status is ChangeStatus.DOING for task in change.tasks.values()):
             return
         self._dirty.add(change.id)
-        statuses = {task.status for task in change.tasks.values()}
+        # A replan is done when the plan is in force: services that then failed are named, and are no failure of its.
+        statuses = {task.status for task in change.tasks.values()} if change.kind != REPLAN else set()
         change.status = next(
             (status for status in (ChangeStatus.ERROR, ChangeStatus.HOLD) if status in statuses), ChangeStatus.DONE
         )
         change.ready_real_ns = real_ns
         self._ended.append((real_ns, change.id))
-        self._ended_tasks += len(change.tasks)
+        self._ended_tasks += change.size
         while len(self._ended) > KEPT or (self._ended_tasks > TASKS_KEPT and len(self._ended) > 1):
             _, oldest = self._ended.popleft()
             dropped = self._all.pop(oldest)
-            self._ended_tasks -= len(dropped.tasks)
+            self._ended_tasks -= dropped.size
             if dropped.key is not None:
                 self._keys.pop(dropped.key, None)
             self._dropped.append(oldest)
@@ -253,5 +264,6 @@ def view(change: Change) -> api.Change:
 
 
 def _tell(change: Change) -> None:
-    tell = say.warn if change.status is ChangeStatus.ERROR else say.info
+    failed = any(task.status is ChangeStatus.ERROR for task in change.tasks.values())
+    tell = say.warn if failed else say.info
     tell("vigil.overlord", f"change {change.id} ({change.summary}): {change.status.value}")

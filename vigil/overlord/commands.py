@@ -9,6 +9,7 @@ import msgspec
 from vigil.model import api, signals, suggest
 from vigil.model.errors import BadRequest, NotFound
 from vigil.overlord.order import Neighbours
+from vigil.overlord.steps import grouped
 from vigil.service.actor import Actor
 from vigil.service.state import Phase, Work, WorkKind
 
@@ -49,12 +50,13 @@ def parts(action: api.ServicesAction, actors: Mapping[str, Actor], neighbours: N
             chosen = names or [name for name, actor in actors.items() if actor.service.startup == "enabled"]
             return _starts([name for name in chosen if actors[name].state.phase in _DOWN], neighbours)
         case "stop":
-            chosen = names or [name for name, actor in actors.items() if actor.state.phase is not Phase.INACTIVE]
+            up = [name for name, actor in actors.items() if actor.state.phase is not Phase.INACTIVE]
+            chosen = names or [name for name in up if not actors[name].removed]
             return [Part(name, WorkKind.STOP) for name in chosen]
         case "restart":
-            idle = (Phase.INACTIVE, Phase.ERROR, Phase.EXITED)
-            chosen = names or [name for name, actor in actors.items() if actor.state.phase not in idle]
-            return [Part(name, WorkKind.RESTART) for name in chosen]
+            idle = (Phase.INACTIVE, Phase.HELD, Phase.ERROR, Phase.EXITED)
+            chosen = names or [n for n, actor in actors.items() if actor.state.phase not in idle and not actor.removed]
+            return _starts(chosen, neighbours, WorkKind.RESTART)
         case "signal":
             number = _signal(action.signal)
             chosen = names or [name for name, actor in actors.items() if actor.state.phase is Phase.ACTIVE]
@@ -64,11 +66,17 @@ def parts(action: api.ServicesAction, actors: Mapping[str, Actor], neighbours: N
 
 
 def known(verb: str, names: Sequence[str], actors: Mapping[str, Actor]) -> list[str]:
-    """``names`` without doubles; NotFound names all that are unknown."""
+    """``names`` without doubles; NotFound names all that are unknown.
+
+    What the plan does not have any more can only be looked at, as long as anything of it is left.
+    """
     unknown = [name for name in dict.fromkeys(names) if name not in actors]
     if unknown:
         listed = ", ".join(suggest.quote(name) + suggest.hint(name, actors) for name in unknown)
         raise NotFound(f"cannot {verb}: there is no service {listed}")
+    removed = [name for name in names if actors[name].removed]
+    if removed and verb != "show":
+        raise NotFound(f"cannot {verb} {removed[0]}: the plan does not have it any more, and it is being stopped")
     return list(dict.fromkeys(names))
 
 
@@ -86,6 +94,12 @@ def summary(action: api.ServicesAction, services: Sequence[str]) -> str:
     return f"{' '.join(words)} {_listed(services)}"
 
 
+def replan_summary(steps: Sequence[api.Step]) -> str:
+    """The change in a few words: ``replan: start web; restart db``."""
+    words = [f"{action} {_listed(services)}" for action, services in grouped(steps).items() if services]
+    return f"replan: {'; '.join(words) or 'nothing changed'}"
+
+
 def _listed(services: Sequence[str]) -> str:
     if not services:
         return "nothing"
@@ -95,9 +109,10 @@ def _listed(services: Sequence[str]) -> str:
     return f"{', '.join(services[:_NAMES_SHOWN])} and {more} more"
 
 
-def _starts(names: Iterable[str], neighbours: Neighbours) -> list[Part]:
+def _starts(names: Iterable[str], neighbours: Neighbours, kind: WorkKind = WorkKind.START) -> list[Part]:
+    """``kind`` for those asked for, a start for what they require."""
     found = neighbours.to_start(list(names))
-    return [Part(name, WorkKind.START, required_by=by) for name, by in found.items()]
+    return [Part(n, kind if by is None else WorkKind.START, required_by=by) for n, by in found.items()]
 
 
 def _signal(word: str | None) -> int:

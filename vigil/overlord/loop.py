@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import heapq
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import NoReturn
 
 from vigil.journal.store import Store
@@ -35,20 +35,23 @@ class Loop:
 
     def __init__(
         self,
-        actors: Mapping[str, Actor],
+        actors: dict[str, Actor],
         graph: Graph,
         changes: Changes,
         store: Store,
         clock: Clock,
         dispatch: Callable[[Message], None],
         shut: Callable[[Actor, Shutdown], None],
+        forget: Callable[[Actor], None],
     ) -> None:
-        """``dispatch`` is given each message from PID 1, ``shut`` what a service's policy asks for; both in a turn."""
+        """In a turn ``dispatch`` is given each message from PID 1, ``shut`` what a service's policy asks for, and
+        ``forget`` the services that the plan does not have and of which nothing is left.
+        """
         self.actors, self.changes, self.clock = actors, changes, clock
         self.neighbours = Neighbours(graph, self._look)
         self.by_token = {actor.state.token: actor for actor in actors.values() if actor.state.token}
         self.closing = ""  # vigild is stopping, and why
-        self._store, self._dispatch, self._shut = store, dispatch, shut
+        self._store, self._dispatch, self._shut, self._forget = store, dispatch, shut, forget
         self._token = int(store.get(_TOKEN) or b"0")
         self._inbox: deque[Incoming] = deque()
         self._scheduled = self._turning = self._failed = False
@@ -69,14 +72,16 @@ class Loop:
             self._scheduled = True
             self.clock.soon(self.turn)
 
-    def turn(self) -> None:
-        """A turn, and those that follow from it at once."""
+    def turn(self, first: Callable[[], None] | None = None) -> None:
+        """A turn that begins with ``first``, and those that follow from it at once."""
         if self._failed:
             raise SystemExit(1)  # control is ending, and what is left to run of it must not act on half a turn
         if self._turning:
             return  # somebody who was told something in this turn asks for the next one
         self._turning, self._scheduled = True, False
         try:
+            if first is not None:
+                first()
             while True:
                 while self._inbox:
                     item = self._inbox.popleft()
@@ -86,6 +91,7 @@ class Loop:
                         self._dispatch(item)
                 self._expire()
                 self._follow()
+                self._drop_removed()
                 self._commit()
                 self._act()
                 if not self._inbox:
@@ -121,8 +127,8 @@ class Loop:
         self._moved[actor.name] = None
         self._watch(actor)
 
-    def write(self, key: str, value: bytes) -> None:
-        """Part of this turn's record."""
+    def write(self, key: str, value: bytes | None) -> None:
+        """Part of this turn's record; None removes the key."""
         self._writes[key] = value
 
     def after(self, call: Callable[[], None]) -> None:
@@ -166,7 +172,7 @@ class Loop:
         """A stop or restart of ``name`` began on command: those that run and require it go with it, as tasks too."""
         cause = self.changes.get(str(work.change)).cause
         stop = work.kind is WorkKind.STOP
-        for other in self.neighbours.live_requirers(name):
+        for other in self.neighbours.live_requirers(name, staying=not stop):
             if self.changes.add(work.change, other, work.kind.value):
                 along = Work(work.change, work.kind, f"{cause}, as it requires {name}", keep=stop)
                 self.take(self.actors[other], Command(along))
@@ -180,6 +186,19 @@ class Loop:
                 event = self.neighbours.decide(name, self._next_token)
                 if event is not None:
                     self.take(self.actors[name], event)
+
+    def _drop_removed(self) -> None:
+        gone = {name: actor for name, actor in self._acting.items() if actor.removed and actor.at_rest}
+        for name, actor in gone.items():
+            actor.dirty = False
+            del self.actors[name]
+            self._watched.pop(name, None)
+            if self.by_token.get(actor.state.token) is actor:
+                del self.by_token[actor.state.token]
+            self.write(f"service/{name}", None)
+            self._forget(actor)
+        if gone:
+            self.neighbours.graph = self.neighbours.graph.without(gone.keys())
 
     def _commit(self) -> None:
         writes = self._writes
@@ -214,14 +233,14 @@ class Loop:
         now = self.clock.monotonic_ns()
         while self._alarms and self._alarms[0][0] <= now:
             actor = self._pop()
-            due = actor.deadline()
-            if due is not None and due <= now:
+            due = actor.deadline() if actor is not None else None
+            if actor is not None and due is not None and due <= now:
                 self.take(actor, Due())
 
     def _arm(self) -> None:
         while self._alarms:
             due, name = self._alarms[0]
-            if self.actors[name].deadline() == due:
+            if name in self.actors and self.actors[name].deadline() == due:
                 break
             self._pop()
         wanted = self._alarms[0][0] if self._alarms else None
@@ -229,11 +248,11 @@ class Loop:
             self._armed = wanted
             self.clock.alarm(wanted, self._ring)
 
-    def _pop(self) -> Actor:
+    def _pop(self) -> Actor | None:
         due, name = heapq.heappop(self._alarms)
         if self._watched.get(name) == due:
             del self._watched[name]
-        return self.actors[name]
+        return self.actors.get(name)
 
     def _ring(self) -> None:
         self._armed = None

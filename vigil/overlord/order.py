@@ -7,13 +7,13 @@ those that need it and are stopping too have stopped.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
 from enum import Enum
 
 import msgspec
 
 from vigil.plan import graph
-from vigil.plan.types import Plan, Service
+from vigil.plan.types import Service
 from vigil.service.events import Cascade, Go, Hold, StopLater, StopNow, Wait
 from vigil.service.state import LEAVING, LIVE, Next, Phase, State, WorkKind, described
 
@@ -28,21 +28,33 @@ class Standing(Enum):
 
 
 class Graph(msgspec.Struct, frozen=True):
-    """The edges of a plan, both ways."""
+    """The edges between services, both ways."""
 
-    needs: Mapping[str, tuple[str, ...]]  # waits for, in the plan's order
-    requires: Mapping[str, tuple[str, ...]]
-    needed_by: Mapping[str, tuple[str, ...]]
-    required_by: Mapping[str, tuple[str, ...]]
+    needs: dict[str, tuple[str, ...]]  # waits for, in the plan's order
+    requires: dict[str, tuple[str, ...]]
+    needed_by: dict[str, tuple[str, ...]]
+    required_by: dict[str, tuple[str, ...]]
+    removed: Set[str]  # those that no plan has any more: waited for by who stops, never by who starts
+    places: Mapping[str, tuple[int, int]]  # component and rank of each
+
+    def without(self, names: Set[str]) -> Graph:
+        """The same without some services. The others keep their places: what lives was told of them."""
+        needs, requires, needed_by, required_by = (
+            {name: tuple(o for o in others if o not in names) for name, others in edges.items() if name not in names}
+            for edges in (self.needs, self.requires, self.needed_by, self.required_by)
+        )
+        return Graph(needs, requires, needed_by, required_by, self.removed - names, self.places)
 
 
-def graph_of(plan: Plan) -> Graph:
-    """The graph of a plan."""
-    place = {name: index for index, name in enumerate(plan.services)}
-    waits = graph.needs(plan)
-    needs = {name: tuple(sorted(waits[name], key=place.__getitem__)) for name in plan.services}
-    requires = {name: tuple(dict.fromkeys(service.requires)) for name, service in plan.services.items()}
-    return Graph(needs, requires, _reversed(needs), _reversed(requires))
+def graph_of(services: Mapping[str, Service], removed: Set[str] = frozenset()) -> Graph:
+    """The graph of a plan's services, and of those that were in it and still run."""
+    place = {name: index for index, name in enumerate(services)}
+    waits = graph.edges(services.values())
+    if removed and graph.cycles(waits):  # what the old plan says of these against what the new one says of the others
+        waits = {name: others - removed for name, others in waits.items()}
+    needs = {name: tuple(sorted(waits[name], key=place.__getitem__)) for name in services}
+    requires = {name: tuple(dict.fromkeys(service.requires)) for name, service in services.items()}
+    return Graph(needs, requires, _reversed(needs), _reversed(requires), removed, graph.order(waits))
 
 
 def standing(state: State, service: Service) -> Standing:
@@ -51,7 +63,7 @@ def standing(state: State, service: Service) -> Standing:
         case Phase.ACTIVE:
             return Standing.COMING if service.type == "oneshot" else Standing.UP
         case Phase.EXITED:
-            return Standing.UP
+            return Standing.UP if service.type == "oneshot" else Standing.DOWN  # it was one in an earlier plan
         case Phase.WAITING | Phase.SPAWNING | Phase.BACKOFF:
             return Standing.COMING
         case Phase.STOP_WAIT | Phase.STOPPING | Phase.ENDING:
@@ -91,9 +103,14 @@ class Neighbours:
         up = [other for other in self.graph.needs[name] if self._look(other)[0].phase in turns]
         return [name, *self.graph.needed_by[name], *up]
 
-    def live_requirers(self, name: str) -> list[str]:
-        """Those that run and require ``name``."""
-        return [other for other in self.graph.required_by[name] if self._look(other)[0].phase in LIVE]
+    def live_requirers(self, name: str, *, staying: bool) -> list[str]:
+        """Those that run and require ``name``; with ``staying`` without those that are on their way down for good."""
+        states = [(other, *self._look(other)) for other in self.graph.required_by[name]]
+        return [
+            other
+            for other, state, service in states
+            if state.phase in LIVE and not (staying and standing(state, service) is Standing.GOING)
+        ]
 
     def to_start(self, names: list[str]) -> dict[str, str | None]:
         """``names`` and what they require, as far as that is down, in order of need. The value: required by whom."""
@@ -125,6 +142,8 @@ class Neighbours:
         required = self.graph.requires[name]
         postponed = ""
         for other in self.graph.needs[name]:
+            if other in self.graph.removed:
+                continue
             state, service = self._look(other)
             match standing(state, service):
                 case Standing.COMING:

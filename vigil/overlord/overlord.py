@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
 from vigil.journal.store import Store
 from vigil.model import api, say, signals
-from vigil.model.errors import Conflict, Unavailable
-from vigil.overlord import commands, order, views
-from vigil.overlord.changes import Change, Changes, view
+from vigil.model.errors import Conflict, PlanError, Unavailable
+from vigil.overlord import commands, reload, views
+from vigil.overlord.changes import REPLAN, Change, Changes, view
 from vigil.overlord.loop import Loop
 from vigil.overlord.settings import Settings
+from vigil.overlord.steps import steps
 from vigil.overlord.tree import Tree, Use
-from vigil.plan import Sources, graph, load, read
+from vigil.plan import Plan, Sources, load, read
 from vigil.service import spec
 from vigil.service.actor import Actor, Logs, Outside
 from vigil.service.clock import Clock
@@ -41,9 +43,13 @@ from vigil.shim.messages import (
     Welcome,
 )
 
+if TYPE_CHECKING:
+    import asyncio
+
+T = TypeVar("T")
+
 _ENDS = frozenset(signals.parse(word) for word in ("TERM", "INT", "QUIT"))
 _WHOLE_STOP = "vigild is stopping"
-_PLAN = "plan"
 _SHUTDOWN = "shutdown"
 _AUTOSTART = "autostart"
 
@@ -60,7 +66,6 @@ class Overlord:
     """Owns the plan, the actors and the changes."""
 
     def __init__(self, *, shim: Shim, store: Store, logs: Logs, clock: Clock, settings: Settings) -> None:
-        self.plan = settings.plan
         self.boot_id = store.boot_id
         self._settings, self._shim, self._store, self._logs = settings, shim, store, logs
         self._welcome = Welcome()
@@ -68,15 +73,20 @@ class Overlord:
         self._ending: Ending | None = None
         self._strays: set[Run] = set()  # runs that belong to no service; released when gone
         self._outside = Outside(shim, logs, spec.inherited(settings.environment), settings.forward_format, set())
-        places = graph.order(self.plan)
-        self._actors = {
-            name: Actor(service, places[name], self._outside, store.get(f"service/{name}"))
-            for name, service in self.plan.services.items()
-        }
+        self._in_force = reload.InForce(settings.plan, store, self._outside)
+        self._actors = self._in_force.actors
         self._changes = Changes.load(store.items, store.get)
         self._loop = Loop(
-            self._actors, order.graph_of(self.plan), self._changes, store, clock, self._dispatch, self._policy
+            self._actors,
+            self._in_force.graph,
+            self._changes,
+            store,
+            clock,
+            dispatch=self._dispatch,
+            shut=self._policy,
+            forget=lambda actor: self._in_force.forget(self._loop, actor),
         )
+        self._replanning: asyncio.Lock | None = None
 
     # --- life ---
 
@@ -99,6 +109,7 @@ class Overlord:
             self._ending = msgspec.msgpack.decode(record, type=Ending)
             loop.closing = self._ending.cause
             loop.after(self._send_shutdown)
+        self._in_force.attach(loop)
         runs = {run.token: run for run in snapshot.runs if run.kind is RunKind.SERVICE}
         others = [run for run in snapshot.runs if run.kind is not RunKind.SERVICE]
         for actor in self._actors.values():
@@ -136,11 +147,82 @@ class Overlord:
         """Whether everything is being stopped."""
         return bool(self._loop.closing)
 
-    def check_plan(self) -> None:
-        """PlanError where the plan's files, as they are now, cannot be used. Reads files: to be called in a thread."""
-        record = self._store.get(_PLAN)
-        if record is not None:
-            load(read(msgspec.msgpack.decode(record, type=Sources).directory))
+    @property
+    def plan(self) -> Plan:
+        """The plan in force."""
+        return self._in_force.plan
+
+    async def shown_plan(self, *, secrets: bool) -> dict[str, Any]:
+        """The plan in force as one layer would say it; without ``secrets`` what looks like one is masked."""
+        from vigil.plan.show import merged
+
+        sources = self._in_force.sources()
+        return await _aside(lambda: merged(sources, secrets=secrets))
+
+    async def check_plan(self) -> None:
+        """PlanError where the plan's files, as they are now, cannot be used."""
+        await self._read()
+
+    async def replan(self, action: api.ReplanAction, cause: str, key: str | None) -> api.Replan:
+        """Put the plan's files, as they are now, in force. PlanError: they are wrong, and nothing has changed.
+
+        One at a time: who asks while another is being read gets what the files say after that. The same ``key`` gives
+        the same change again.
+        """
+        import asyncio
+
+        if self._replanning is None:
+            self._replanning = asyncio.Lock()
+        async with self._replanning:
+            known = self._replanned(action, key)
+            if known is not None:
+                return known
+            try:
+                sources, plan = await self._read()
+            except PlanError as bad:
+                count = len(bad.problems)
+                say.warn("vigil.overlord", f"refuses the plan that {cause} asks for: it has problems", problems=count)
+                raise
+            return self.take_plan(sources, plan, action, cause, key)
+
+    def take_plan(
+        self, sources: Sources, plan: Plan, action: api.ReplanAction, cause: str, key: str | None
+    ) -> api.Replan:
+        """Put ``plan`` in force, which ``sources`` make: one turn, one record in the journal."""
+        self._loop.turn()
+        known = self._replanned(action, key)
+        if known is not None:
+            return known
+        states = {actor.name: actor.state for actor in self._actors.values()}
+        found = steps(self.plan, plan, states, no_restart=action.no_restart)
+        if action.dry_run:
+            return views.replan(found, plan, None)
+        change = self._changes.new(REPLAN, commands.replan_summary(found), cause, key, self._loop.clock.realtime_ns())
+        change.steps, change.no_restart = tuple(found), action.no_restart
+        reload.tell(change, plan)
+        self._loop.turn(lambda: self._in_force.replace(self._loop, self._changes, sources, plan, change))
+        return views.replan(found, plan, view(change))
+
+    def _replanned(self, action: api.ReplanAction, key: str | None) -> api.Replan | None:
+        """What a replan with that key was answered; Conflict, and Unavailable where there can be none any more."""
+        change = None if action.dry_run else self._changes.of_key(key)
+        if change is None:
+            if self._loop.closing:
+                raise Unavailable(f"cannot replan: {self._loop.closing}")
+            return None
+        if change.kind != REPLAN or change.no_restart != action.no_restart:
+            raise _key_used("replan", change)
+        return views.replan(change.steps, self.plan, view(change))
+
+    async def _read(self) -> tuple[Sources, Plan]:
+        """The plan's files as they are now."""
+        directory = self._in_force.sources().directory
+
+        def take() -> tuple[Sources, Plan]:
+            sources = read(directory)
+            return sources, load(sources)
+
+        return await _aside(take)
 
     # --- what the API asks ---
 
@@ -165,10 +247,7 @@ class Overlord:
         self._loop.turn()
         change = self._changes.of_key(key)
         if change is not None and not commands.same(action, change.kind, change.tasks):
-            # Answered with that change, a client that uses a key twice would take its command for done.
-            raise Conflict(
-                f"cannot {action.action}: this Idempotency-Key was used for change {change.id} ({change.summary})"
-            )
+            raise _key_used(action.action, change)
         if change is None:
             if self._loop.closing:
                 raise Unavailable(f"cannot {action.action}: {self._loop.closing}")
@@ -267,3 +346,18 @@ class Overlord:
     def _send_shutdown(self) -> None:
         if self._ending is not None:
             self._shim.shutdown(self._ending.code, self._ending.restart)
+
+
+async def _aside(call: Callable[[], T]) -> T:
+    """What ``call`` gives, out of a thread: plans may be large, and their disks slow."""
+    import asyncio
+
+    try:
+        return await asyncio.to_thread(call)
+    except RuntimeError:  # no thread to be had
+        return call()
+
+
+def _key_used(action: str, change: Change) -> Conflict:
+    # Answered with that change, a client that uses a key twice would take its command for done.
+    return Conflict(f"cannot {action}: this Idempotency-Key was used for change {change.id} ({change.summary})")

@@ -7,7 +7,9 @@ from collections.abc import Mapping, Sequence
 from vigil.model import api, say, signals
 from vigil.overlord.order import Standing, standing
 from vigil.overlord.settings import Settings
+from vigil.overlord.steps import grouped, pending
 from vigil.overlord.tree import Use
+from vigil.plan import Plan
 from vigil.service.actor import Actor
 from vigil.service.state import LIVE, LastExit, shown
 from vigil.shim.messages import Welcome
@@ -36,7 +38,7 @@ def _service(actor: Actor, use: Use | None, start_real_ns: int) -> api.Service:
         stop_signal=signals.name(service.stop_signal),
         on_success=service.on_success.value,
         on_failure=service.on_failure.value,
-        pending_restart=False,
+        pending_restart=pending(state, service),
         cpu=use.cpu if use is not None else None,
         memory=use.memory if use is not None else None,
     )
@@ -49,6 +51,22 @@ def _exit(last: LastExit) -> api.Exit:
         reason=last.reason,
         time=say.timestamp(last.real_ns),
         output=list(last.output),
+    )
+
+
+def replan(steps: Sequence[api.Step], plan: Plan, change: api.Change | None) -> api.Replan:
+    """What a replan does; without a change it is only what it would do."""
+    found = grouped(steps)
+    return api.Replan(
+        dry_run=change is None,
+        started=found["start"],
+        stopped=found["stop"],
+        restarted=found["restart"],
+        updated=found["update"],
+        pending_restart=found["pending-restart"],
+        steps=list(steps),
+        warnings=list(plan.warnings),
+        change=change,
     )
 
 

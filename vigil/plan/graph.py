@@ -30,14 +30,13 @@ def needs(plan: Plan) -> dict[str, frozenset[str]]:
     return edges(plan.services.values())
 
 
-def order(plan: Plan) -> dict[str, tuple[int, int]]:
-    """Component and rank of each service.
+def order(waits: Mapping[str, frozenset[str]]) -> dict[str, tuple[int, int]]:
+    """Component and rank of each service, from whom it waits for (``needs``).
 
     Services of different components have nothing to do with each other. Within one, rank 0 waits for nobody, and a
     service's rank is higher than that of all it waits for (the longest path down): stop the highest rank first.
-    Components are numbered from 0 in the plan's order.
+    Components are numbered from 0 in the order of ``waits``.
     """
-    waits = needs(plan)
     component = _components(waits)
     rank = _ranks(waits)
     return {name: (component[name], rank[name]) for name in waits}

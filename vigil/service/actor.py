@@ -27,11 +27,12 @@ from vigil.service.events import (
     Signal,
     Spawn,
     Stop,
+    Update,
     WorkBegan,
     WorkEnded,
 )
-from vigil.service.state import State, deadline
-from vigil.shim.messages import NO_RUN, Format, Gone, Shim, SpawnFailed, Step
+from vigil.service.state import LEAVING, LIVE, State, deadline
+from vigil.shim.messages import NO_RUN, Format, Gone, Run, Shim, SpawnFailed, Step
 
 OUTPUT_LINES = 5
 """So many of a run's last lines are kept with its exit."""
@@ -55,6 +56,9 @@ class Logs(Protocol):
     def names(self) -> Sequence[str]:
         """All logs there are."""
 
+    def drop(self, name: str) -> None:
+        """Forget the log of that name."""
+
     def last_lines(self, name: str, n: int, run_started_real_ns: int) -> Sequence[str]:
         """The last lines that the run which started then has written."""
 
@@ -72,7 +76,7 @@ class Outside(msgspec.Struct, frozen=True):
 class Actor:
     """One service."""
 
-    __slots__ = ("_acts", "_outside", "dirty", "name", "order", "service", "state")
+    __slots__ = ("_acts", "_outdated", "_outside", "dirty", "name", "order", "removed", "service", "state")
 
     def __init__(self, service: Service, order: tuple[int, int], outside: Outside, record: bytes | None) -> None:
         """``record``: its state in the journal, None where it has none yet."""
@@ -80,9 +84,11 @@ class Actor:
         self.service = service
         self.order = order
         self.state = State() if record is None else _read(service.name, record)
+        self.removed = False  # the plan in force does not have it: it is forgotten when nothing of it is left
         self.dirty = False
         self._outside = outside
-        self._acts: list[Spawn | Stop | Release | Signal | Say] = []
+        self._outdated = False  # PID 1 may know something else of the live run than ``service`` and ``order``
+        self._acts: list[Spawn | Stop | Release | Signal | Update | Say] = []
 
     def take(self, event: Event, monotonic_ns: int, real_ns: int, closing: str) -> list[Report]:
         """Change the state; the acts wait for ``act``, the reports belong into the same write as the state."""
@@ -97,7 +103,20 @@ class Actor:
                 reports.append(effect)
             else:
                 self._acts.append(effect)
+        if self._outdated and (self.state.phase not in LIVE or self.state.run is not None):
+            self._outdated = False
+            if self.state.phase in LIVE and self.state.run is not None:
+                self._acts.append(Update(Run(*self.state.run)))
         return reports
+
+    def become(self, service: Service, order: tuple[int, int], *, removed: bool) -> None:
+        """Be what another plan says; with the next event a live run is told, if that is news to PID 1."""
+        self._outdated |= (_told(self.service), self.order) != (_told(service), order)
+        self.service, self.order, self.removed = service, order, removed
+
+    def tell_again(self) -> None:
+        """Nobody knows whether PID 1 was told of the plan in force: with the next event a live run is."""
+        self._outdated = True
 
     def record(self) -> bytes:
         """The state, as it goes into the journal."""
@@ -125,10 +144,17 @@ class Actor:
                 case Signal():
                     shim.signal(effect.run, effect.number)
                     events.append(Sent())
+                case Update():
+                    self._update(effect.run)
                 case Say():
                     fields = {"pid": effect.pid} if effect.pid else {}
                     _SAY[effect.level]("vigil.service", f"{self.name}: {effect.message}", **fields)
         return events
+
+    @property
+    def at_rest(self) -> bool:
+        """Whether nothing of it runs and nothing is asked of it."""
+        return self.state.phase not in LIVE and self.state.task is None and not self.state.queue
 
     @property
     def acting(self) -> bool:
@@ -141,10 +167,21 @@ class Actor:
 
     def last_lines(self, started_real_ns: int) -> tuple[str, ...]:
         """The last lines of the run that started then."""
-        if not started_real_ns or not spec.captured(self.service) or self.name not in self._outside.parked:
+        if not started_real_ns or self.name not in self._outside.parked:
             return ()
         lines = self._outside.logs.last_lines(self.name, OUTPUT_LINES, started_real_ns)
         return tuple(line if len(line) <= _OUTPUT_LINE_MAX else line[:_OUTPUT_LINE_MAX] + "..." for line in lines)
+
+    def _update(self, run: Run) -> None:
+        # What is on its way out keeps the stop signal and delay that belong to the command it was started with.
+        service, leaving = self.service, self.state.phase in LEAVING
+        self._outside.shim.update(
+            run,
+            stop=None if leaving else (service.stop_signal, service.kill_delay),
+            order=self.order,
+            forward=service.forward_signals,
+            log_mode=spec.log_mode(service) if spec.captured(service) else None,
+        )
 
     def _spawn(self) -> SpawnFailed | None:
         outside, token = self._outside, self.state.token
@@ -158,6 +195,11 @@ class Actor:
             return SpawnFailed(run=NO_RUN, token=token, step=Step.PIPE, error=error.errno or 0)
         outside.shim.spawn(spec.spawn(self.service, token, self.order, outside.environment, outside.forward_format))
         return None
+
+
+def _told(service: Service) -> tuple[object, ...]:
+    """What PID 1 can be told of a run that lives."""
+    return service.stop_signal, service.kill_delay, service.forward_signals, service.logs_forward
 
 
 def _read(name: str, record: bytes) -> State:

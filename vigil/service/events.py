@@ -47,6 +47,12 @@ class Adopted(msgspec.Struct, frozen=True):
 # --- events: from time and the overlord ---
 
 
+class Replanned(msgspec.Struct, frozen=True):
+    """``Around.service`` is of another plan. ``definition``: digest of the old one, where the new has another."""
+
+    definition: str = ""
+
+
 class Due(msgspec.Struct, frozen=True):
     """The state's deadline has come."""
 
@@ -104,7 +110,7 @@ class StopLater(msgspec.Struct, frozen=True):
 
 Event = (
     Started | SpawnFailed | Refused | Exited | Stopping | Emptied | Attached | Adopted
-    | Due | Sent | Command | Closing | Go | Wait | Hold | Cascade | StopNow | StopLater
+    | Replanned | Due | Sent | Command | Closing | Go | Wait | Hold | Cascade | StopNow | StopLater
 )  # fmt: skip
 
 
@@ -133,6 +139,12 @@ class Signal(msgspec.Struct, frozen=True):
 
     run: Run
     number: int
+
+
+class Update(msgspec.Struct, frozen=True):
+    """Send UPDATE: the run was told something that the plan no longer says."""
+
+    run: Run
 
 
 class Say(msgspec.Struct, frozen=True):
@@ -168,6 +180,6 @@ class Shutdown(msgspec.Struct, frozen=True):
     cause: str
 
 
-Act = Spawn | Stop | Release | Signal | Say
+Act = Spawn | Stop | Release | Signal | Update | Say
 Report = WorkBegan | WorkEnded | Shutdown
 Effect = Act | Report

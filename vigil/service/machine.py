@@ -37,6 +37,7 @@ from vigil.service.events import (
     Go,
     Hold,
     Release,
+    Replanned,
     Say,
     Sent,
     Shutdown,
@@ -47,7 +48,7 @@ from vigil.service.events import (
     Wait,
 )
 from vigil.service.state import LEAVING, LIVE, LastExit, Next, Phase, State, settling
-from vigil.service.works import STARTS, Works
+from vigil.service.works import NO_COMMAND, STARTS, Works
 from vigil.shim.messages import (
     NO_RUN,
     Exited,
@@ -98,6 +99,9 @@ class _Machine(Works):
                 self._attached(event)
             case Adopted():
                 self._adopted(event.run)
+            case Replanned():
+                if event.definition and self.state.phase in LIVE and not self.state.definition:
+                    self.set(definition=event.definition)
             case Due():
                 self._due()
             case Sent():
@@ -332,7 +336,7 @@ class _Machine(Works):
     def _adopted(self, run: RunState) -> None:
         if self.state.phase not in LIVE:
             self.move(Phase.SPAWNING, "adopted: it was running, and the journal did not know", token=run.token)
-            self.set(run=None, pid=0, keeper=0, active_ns=0, ended=False, next=Next.DOWN)
+            self.set(run=None, pid=0, keeper=0, active_ns=0, ended=False, next=Next.DOWN, definition="")
             self.begun()
             self.effects.append(Say("warn", "adopted: it was running, and the journal did not know", run.pid))
             self._catch_up(run, ())
@@ -372,7 +376,13 @@ class _Machine(Works):
             self.settle()
 
     def _go(self, event: Go) -> None:
-        if self.state.phase is not Phase.WAITING:
+        if self.state.phase not in (Phase.WAITING, Phase.HELD):  # HELD: by one that the plan no longer has it require
+            return
+        if self.service.command is None:  # it had one when its start was asked for
+            self.move(Phase.INACTIVE, NO_COMMAND)
+            task = self.state.task
+            if task is not None and task.kind in STARTS:
+                self.end(ChangeStatus.ERROR, NO_COMMAND)
             return
         unknown = tuple(name for name in event.down if name not in self.state.warned)
         for name in unknown:
@@ -385,6 +395,7 @@ class _Machine(Works):
             keeper=0,
             active_ns=0,
             ended=False,
+            definition="",
             warned=self.state.warned + unknown,
         )
         self.begun()

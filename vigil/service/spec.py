@@ -64,6 +64,11 @@ def captured(service: Service) -> bool:
     return service.logs_forward != "passthrough"
 
 
+def log_mode(service: Service) -> LogMode:
+    """What becomes of its output."""
+    return _LOG_MODES[service.logs_forward]
+
+
 def spawn(
     service: Service, token: int, order: tuple[int, int], base: Mapping[bytes, bytes], forward_format: Format
 ) -> SpawnSpec:
@@ -89,7 +94,7 @@ def spawn(
         component=order[0],
         rank=order[1],
         forward=service.forward_signals,
-        log_mode=_LOG_MODES[service.logs_forward],
+        log_mode=log_mode(service),
         log=service.name if captured(service) else "",
         prefix=f"[{service.name}] ",
         forward_format=forward_format,

@@ -55,6 +55,7 @@ class Work(msgspec.Struct, frozen=True, omit_defaults=True):
     cause: str  # who asked
     signal: int = 0
     keep: bool = False  # STOP: only because one that it requires stops; it comes back with that one
+    removed: bool = False  # STOP: the plan does not have it any more
     begun: bool = False  # START, RESTART: the run it asked for is under way; SIGNAL: sent
     verdict: str = ""  # START, RESTART: that run ended too soon; told when nothing of it is left
 
@@ -75,7 +76,9 @@ class State(msgspec.Struct, frozen=True, omit_defaults=True):
     phase: Phase = Phase.INACTIVE
     cause: str = "not started yet"
     since_real_ns: int = 0  # of the state that is shown
+    stopped: bool = False  # the last that was asked for by hand is a stop
     token: int = 0  # of the latest SPAWN
+    definition: str = ""  # digest of what the live run was started with, where the plan has changed since
     run: tuple[int, int] | None = None  # slot and generation of the run with that token, once known
     pid: int = 0
     keeper: int = 0

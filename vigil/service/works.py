@@ -30,6 +30,7 @@ from vigil.service.state import (
 from vigil.shim.messages import Run
 
 STARTS = (WorkKind.START, WorkKind.RESTART)
+NO_COMMAND = "the plan gives it no command"
 
 _NEVER_OUTPUT: tuple[str, ...] = ()
 
@@ -98,6 +99,8 @@ class Works:
         """
         task = self.state.task
         why = f"overtaken by a stop that {stop.cause} asked for (change {stop.change})"
+        if stop.removed:
+            why = f"the plan does not have it any more (change {stop.change})"
         if task is not None and task.kind in STARTS:
             stopping = task.kind is WorkKind.RESTART and not task.begun and self.state.phase in LEAVING
             if not (stop.keep and stopping):
@@ -114,7 +117,7 @@ class Works:
         if self.around.closing:
             self.end(ChangeStatus.ERROR, self.around.closing)
         elif self.service.command is None:
-            self.end(ChangeStatus.ERROR, "the plan gives it no command")
+            self.end(ChangeStatus.ERROR, NO_COMMAND)
         else:
             return True
         return False
@@ -145,6 +148,8 @@ class Works:
     def _begin_stop(self, work: Work) -> None:
         phase = self.state.phase
         cause = f"stopped by {_who(work)}"
+        if not work.keep:
+            self.set(stopped=not work.removed)
         if phase in (Phase.SPAWNING, Phase.ACTIVE):
             self.move(Phase.STOP_WAIT, cause, next=Next.START if work.keep else Next.DOWN)
             self.effects.append(WorkBegan(work))
@@ -247,7 +252,7 @@ class Works:
         self.set(queue=tuple(work for work in self.state.queue if work.kind not in STARTS))
 
 
-_RESET = {"attempt": 0, "shortages": 0, "short": False, "restarts": 0, "deadline_ns": 0}
+_RESET = {"stopped": False, "attempt": 0, "shortages": 0, "short": False, "restarts": 0, "deadline_ns": 0}
 
 
 def _who(work: Work) -> str:
