@@ -1,6 +1,7 @@
 """A small server behind the load balancer: ``backend.py PORT NAME``.
 
-It prints the path of each request (but ``/``) and answers with ``NAME PATH``; ``/sleep/SECONDS/...`` takes that long.
+It prints the path of each request (but ``/``) and answers with ``NAME PATH``. ``/sleep/SECONDS/...`` takes that long,
+and it says beforehand that it begins.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
         while head := await reader.readuntil(b"\r\n\r\n"):
             path = head.split(b" ", 2)[1].decode()
             if path.startswith("/sleep/"):
+                print("begins", path, flush=True)
                 await asyncio.sleep(float(path.split("/")[2]))
             if path not in ("/", "*"):
                 print(path, flush=True)

@@ -60,7 +60,7 @@ def main() -> None:
     threads = [threading.Thread(target=ask_on, args=(port, path)) for _ in range(count)]
     for thread in threads:
         thread.start()
-    threading.Thread(target=lambda: (sys.stdin.readline(), ended.set()), daemon=True).start()
+    threading.Thread(target=lambda: sys.stdin.readline() and ended.set(), daemon=True).start()
     for thread in threads:
         thread.join()
     json.dump({**found, "reasons": reasons}, sys.stdout)
