@@ -24,7 +24,7 @@ _path = Field(web.Referring(values.path))
 
 ALERT: dict[str, Field] = {
     "override": override,
-    "url": Field(web.Referring(web.url)),
+    "url": Field(web.Referring(web.Url(secret=True))),
     "format": Field(values.Choice("webhook", "alertmanager", "cloud-events", "otlp-logs")),
     "on-check": names,
     "headers": Field(web.Headers(web.Referring(web.header)), Merge.UNION, fold=str.lower),
@@ -32,7 +32,7 @@ ALERT: dict[str, Field] = {
     "send-info-fields": _texts,
     "tls-insecure": Field(values.boolean),
     "tls-ca": _path,
-    "proxy": Field(web.Referring(web.url)),
+    "proxy": Field(web.Referring(web.Url())),
     "proxy-ca": _path,
     "no-proxy": Field(_text),
     "retry-attempts": Field(values.Integer(0, 2**31 - 1)),

@@ -61,14 +61,14 @@ def host(node: Node, at: str, problems: Problems) -> str | None:
 
 HTTP = values.Block(
     {
-        "url": web.url,
+        "url": web.Url(),
         "headers": web.Headers(web.header),
         "method": values.Choice("GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH"),
         "success-statuses": statuses,
         "no-follow-redirects": values.boolean,
         "insecure": values.boolean,
         "ca": values.path,
-        "proxy": web.url,
+        "proxy": web.Url(),
         "insecure-proxy": values.boolean,
         "body-contains": values.string,
         "unix-socket": values.path,

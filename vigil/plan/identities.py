@@ -77,7 +77,7 @@ def certificates_of(text: str) -> str:
         except (ValueError, UnicodeEncodeError):
             der = b""
         if not _is_der(der):
-            which = f"certificate {len(blocks) + 1}" if blocks or _BEGIN in rest else "the certificate"
+            which = f"certificate {len(blocks) + 1}" if text.count(_BEGIN) > 1 else "the certificate"
             raise ValueError(f"{which} is cut off or broken (copy it whole, its first and last line too)")
         encoded = binascii.b2a_base64(der, newline=False).decode()
         lines = [encoded[at : at + 64] for at in range(0, len(encoded), 64)]

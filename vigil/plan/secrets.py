@@ -75,12 +75,18 @@ def masked_text(text: str) -> str:
     import re  # only what is shown is masked
 
     text = re.sub(r"(://)(?:[^\s/?#'\"]*|[^\s/@:'\"]+:[^\s'\"]*)@", rf"\1{MASK}@", text)
-    for pattern in (
-        r"(([\w.-]+)=)('[^']*'|\"[^\"]*\"|[^\s&;'\"]+)",
-        r"((?<!\S)--?([\w.-]+)[ \t]+)('[^']*'|\"[^\"]*\"|[^\s'\"-]\S*)",
-        r"(([\w-]+):[ \t]+)([^'\"\n]+)",
+    for before, value in (  # each name from its beginning on, so that the time does not grow with its length's square
+        (r"(?<![\w.-])([\w.-]+)=", r"'[^']*'|\"[^\"]*\"|[^\s&;'\"]+"),
+        (r"(?<!\S)--?([\w.-]+)[ \t]+", r"'[^']*'|\"[^\"]*\"|[^\s'\"-]\S*"),
+        (r"(?<![\w-])([\w-]+):[ \t]+", r"[^'\"\n]+"),
     ):
-        text = re.sub(pattern, lambda found: found[1] + MASK if looks_secret(found[2]) else found[0], text)
+        name, secret = re.compile(before), re.compile(value)
+        at = 0
+        while (found := name.search(text, at)) is not None:
+            at = found.end()  # and not the end of its value: in ``login: password: x`` the second name counts
+            behind = secret.match(text, at) if looks_secret(found[1]) else None
+            if behind is not None:
+                text = text[:at] + MASK + text[behind.end() :]
     return text
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from vigil.model.suggest import quote
-from vigil.plan import values
+from vigil.plan import secrets, values
 from vigil.plan.problems import Problems
 from vigil.plan.tree import Mapping, Node, Scalar
 from vigil.plan.values import Parser
@@ -36,20 +36,31 @@ class Referring:
         return None
 
 
-def url(node: Node, at: str, problems: Problems) -> str | None:
-    """An ``http://`` or ``https://`` URL."""
-    text = values.string(node, at, problems)
-    fault = "" if text is None else _fault(text)
-    if fault:
-        problems.error(node.place, at, fault)
+class Url:
+    """An ``http://`` or ``https://`` URL. Of one that may be ``secret`` itself a message shows the host at most."""
+
+    __slots__ = ("secret",)
+
+    def __init__(self, *, secret: bool = False) -> None:
+        self.secret = secret
+
+    def __call__(self, node: Node, at: str, problems: Problems) -> str | None:
+        """The URL as it was written."""
+        text = values.string(node, at, problems)
+        fault = "" if text is None else _fault(text)
+        if text is None or not fault:
+            return text
+        shown = secrets.masked_url(text) if self.secret else secrets.masked_text(text)
+        if "://" not in text and shown == text and shown.isprintable() and shown:
+            fault += f": write http://{shown}"
+        problems.error(node.place, at, f"{quote(shown)} is not a URL ({fault})")
         return None
-    return text
 
 
 def header(node: Node, at: str, problems: Problems) -> str | None:
     """The value of a header. It is in no message: it may be a secret."""
     text = values.string(node, at, problems)
-    if text is None or (_is_latin(text) and all(letter.isprintable() or letter == "\t" for letter in text)):
+    if text is None or all((letter.isprintable() or letter == "\t") and letter <= "\xff" for letter in text):
         return text
     problems.error(node.place, at, "holds a character that no header can (a line end, or one beyond Latin-1)")
     return None
@@ -74,25 +85,20 @@ class Headers(values.Mapped[str]):
 
 
 def _fault(text: str) -> str:
-    """What is wrong with a URL; its user and password are in no message."""
+    """What is wrong with a URL."""
     scheme, separator, rest = text.partition("://")
     if not separator or scheme.lower() not in ("http", "https"):
-        meant = f"write http://{text}" if not separator and text.isprintable() and "@" not in text else "http or https"
-        return f"{quote(_shown(text))} is not a URL ({meant})"
+        return "it does not begin with http:// or https://"
     if any(letter.isspace() or not letter.isprintable() for letter in text):
-        return f"{quote(_shown(text))} holds a blank or a control character, which no URL can (write %20)"
-    authority = rest
+        return "it holds a blank or a control character: write %20"
     for end in "/?#":
-        authority = authority.partition(end)[0]
-    host = authority.rpartition("@")[2]
-    name, colon, port = host.rpartition(":") if not host.endswith("]") else (host, "", "")
-    if not colon:
-        name = host
+        rest = rest.partition(end)[0]
+    host = rest.rpartition("@")[2]
+    name, colon, port = (host, "", "") if host.endswith("]") else host.rpartition(":")
     if colon and not (port.isascii() and port.isdigit() and len(port) <= 5 and 0 < int(port) < 65536):
-        return f"{quote(_shown(text))} is not a URL ({quote(port)} is no port)"
-    if not _is_host(name):
-        return f"{quote(_shown(text))} is not a URL ({quote(name)} is no host)"
-    return ""
+        return f"{quote(port)} is no port"
+    name = name if colon else host
+    return "" if _is_host(name) else f"{quote(name)} is no host"
 
 
 def _is_host(name: str) -> bool:
@@ -100,11 +106,3 @@ def _is_host(name: str) -> bool:
         address = name[1:-1].partition("%")[0]  # what follows is the name of an interface
         return ":" in address and not set(address) - frozenset("0123456789abcdefABCDEF:.")
     return bool(name) and all(letter.isalnum() or letter in "-._" for letter in name)
-
-
-def _shown(text: str) -> str:
-    return text if "@" not in text else "..." + text[text.rindex("@") :]
-
-
-def _is_latin(text: str) -> bool:
-    return not text or max(text) <= "\xff"
