@@ -365,8 +365,13 @@ class World:
             c.id: (c.kind, c.status, c.err, {t.service: (t.kind, t.status, t.err) for t in c.tasks})
             for c in self.overlord.changes()
         }
-        signals = {entry.name: entry.signals for entry in self.pid1.runs.values()}
-        return {"services": services, "changes": changes, "signals": signals, "shutdown": self.pid1.shutting_down}
+        runs = {e.name: (e.signals, e.stop, e.forward, e.log_mode, e.spec.argv) for e in self.pid1.runs.values()}
+        pending = [s.name for s in self.overlord.services() if s.pending_restart]
+        parked = sorted(self.pid1.parked)
+        return {
+            "services": services, "changes": changes, "runs": runs, "pending": pending, "parked": parked,
+            "shutdown": self.pid1.shutting_down,
+        }  # fmt: skip
 
     def check(self) -> None:
         """What holds whenever nothing goes on: PID 1 holds nothing but what the services say they have."""

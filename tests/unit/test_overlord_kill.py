@@ -198,6 +198,80 @@ def shutdown_on_command(world: World) -> None:
     world.advance(2)
 
 
+@scenario(service("db"), service("web", requires=("db",)), service("old", after=("web",)), service("keep"))
+def replan_of_everything(world: World) -> None:
+    world.advance(2)
+    web = service("web", requires=("db",), stop_signal=10, kill_delay=9.0)
+    keep = service("keep", after=("db",), forward_signals=frozenset({1}), logs_forward="disabled")
+    world.replan(service("db", nice=1), web, keep, service("new", before=("db",)))
+    world.advance(3)
+    assert world.starts("keep") == 1
+
+
+@scenario(service("db"), service("web", requires=("db",)))
+def replan_removes_and_brings_back(world: World) -> None:
+    world.advance(2)
+    world.deaf = {"web", "db"}
+    world.replan(service("other"))
+    world.settle()
+    world.replan(service("other"), service("web", command=("/bin/else",)))
+    world.settle()
+    world.deaf.clear()
+    world.advance(3)
+
+
+@scenario(service("a"), service("r", after=("a",)), service("b", after=("r",)))
+def replan_turns_the_order_round(world: World) -> None:
+    world.advance(2)
+    world.deaf = {"r"}
+    world.replan(service("a", after=("b",)), service("b", nice=1))
+    world.advance(1)
+    world.replan(service("a", after=("b",), kill_delay=7.0), service("b", nice=1), service("c", after=("a",)))
+    world.advance(1)
+    world.deaf.clear()
+    world.advance(3)
+
+
+@scenario(service("db"), service("web", requires=("db",)))
+def replan_without_restart(world: World) -> None:
+    world.advance(2)
+    world.replan(service("db", nice=1, kill_delay=8.0), service("web", requires=("db",)), no_restart=True)
+    world.advance(1)
+    assert world.show("db").pending_restart
+    world.exit("db", 1)
+    world.advance(2)
+    assert not world.show("db").pending_restart
+    world.replan(service("db", nice=2), service("web", requires=("db",)), no_restart=True)
+    world.replan(service("db", nice=2), service("web", requires=("db",)))
+    world.advance(3)
+
+
+@scenario(service("slow"), service("crash", backoff_delay=20.0), service("held", requires=("off",)), service("off"))
+def replan_in_the_middle_of_everything(world: World) -> None:
+    world.advance(2)
+    world.exit("crash", 1)
+    world.act("stop", "off")
+    world.settle()
+    world.slow.add("slow")
+    world.act("restart", "slow")
+    world.settle()
+    world.replan(service("slow", nice=1, kill_delay=3.0), service("crash", nice=1), service("held"), service("off"))
+    world.settle()
+    world.slow.clear()
+    world.advance(4)
+
+
+@scenario(service("db"), service("web", requires=("db",)))
+def replan_then_shutdown(world: World) -> None:
+    world.advance(2)
+    world.deaf.add("web")
+    world.replan(service("db", nice=1), service("new", after=("db",)))
+    world._guard(lambda: world.overlord.shutdown(0, False, "uid 0 asked for it"))
+    world.settle()
+    world.deaf.clear()
+    world.advance(2)
+
+
 def outcome(name: str, *cuts: int) -> tuple[dict[str, Any], Knife]:
     services, run = SCENARIOS[name]
     knife = Knife(cuts)

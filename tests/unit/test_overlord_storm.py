@@ -1,4 +1,4 @@
-"""Everything at random and with a seed: commands, exits, leftovers, shortages, deaf services, time, kills of control.
+"""Everything at random and with a seed: commands, replans, exits, leftovers, shortages, deaf services, time, kills.
 
 What must hold is checked all the way: nothing is spawned before what it requires is up, nothing is told to stop before
 what requires it is gone, no service runs twice, no token is used twice. And in the end, when all is let go quietly:
@@ -10,8 +10,10 @@ from __future__ import annotations
 import errno
 import random
 import signal
+from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from tests.unit.overlord_world import SHORT, Knife, World, service
 from vigil.plan.types import Policy, Service
@@ -39,10 +41,43 @@ def random_plan(rng: random.Random) -> list[Service]:
     return services
 
 
+def next_plan(rng: random.Random, services: list[Service]) -> list[Service]:
+    """Another plan: services go and come, and some of what is said of the others is another."""
+    kept = [one for one in services if rng.random() < 0.85]
+    new = [name for name in (f"s{number}" for number in range(9)) if name not in {one.name for one in services}]
+    kept += [service(name, startup=rng.choice(["enabled", "disabled"])) for name in rng.sample(new, min(1, len(new)))]
+    if rng.random() < 0.3:
+        rng.shuffle(kept)  # whom they need is among those before them: the order may turn round
+    found: list[Service] = []
+    for one in kept:
+        earlier = [other.name for other in found]
+        more: dict[str, Any] = {}
+        for key in ("requires", "after"):
+            more[key] = tuple(name for name in getattr(one, key) if name in earlier)
+            if earlier and rng.random() < 0.2:
+                more[key] = (rng.choice(earlier),)
+        match rng.randint(0, 9):
+            case 0 | 1:
+                more["nice"] = rng.choice([None, 1, 2])
+            case 2:
+                more["kill_delay"] = rng.choice([None, 1.0, 30.0])
+            case 3:
+                more["startup"] = rng.choice(["enabled", "disabled"])
+            case 4:
+                oneshot = one.type != "oneshot"
+                more["type"] = "oneshot" if oneshot else "simple"
+                more["on_success"] = Policy.IGNORE if oneshot else one.on_success
+            case 5:
+                more["logs_forward"] = rng.choice(["enabled", "disabled"])
+        found.append(replace(one, **more))
+    return found
+
+
 class Storm:
     def __init__(self, seed: int) -> None:
         self.rng = random.Random(seed)
         self.services = random_plan(self.rng)
+        self.replans = 0
         self.knife = Knife()
         self.world = World(self.services, self.knife)
         self._watch()
@@ -53,7 +88,7 @@ class Storm:
         spawn, stop = pid1.spawn, pid1.stop
 
         def checked_spawn(spec: SpawnSpec) -> None:
-            for other in self.world.plan.services[spec.name].requires:
+            for other in self.world.overlord.plan.services[spec.name].requires:
                 assert self._is_up(other), f"{spec.name} is started, but {other} is not up"
             assert spec.name not in {
                 e.name for e in pid1.runs.values() if e.state is not RunPhase.FAILED and not e.over
@@ -73,7 +108,8 @@ class Storm:
 
     def _is_up(self, name: str) -> bool:
         """As far as control has been told."""
-        return self.world.state(name) == ("exited" if self.world.plan.services[name].type == "oneshot" else "active")
+        oneshot = self.world.overlord.plan.services[name].type == "oneshot"
+        return self.world.state(name) == ("exited" if oneshot else "active")
 
     def step(self) -> None:
         rng, world = self.rng, self.world
@@ -82,7 +118,11 @@ class Storm:
         leftovers = [e for e in world.pid1.runs.values() if e.state is RunPhase.EXITED]
         if rng.random() < 0.4:
             self.knife.at = {self.knife.count + rng.randint(1, 25)}
-        match rng.randint(0, 9):
+        match rng.randint(0, 10):
+            case 10:
+                self.services = next_plan(rng, self.services) or self.services
+                self.world.replan(*self.services, no_restart=rng.random() < 0.2)
+                self.replans += 1
             case 0 | 1 | 2:
                 action = rng.choice(["start", "stop", "restart"])
                 world.act(action, name)
@@ -122,8 +162,9 @@ class Storm:
             left = [e for e in world.pid1.runs.values() if e.state is RunPhase.EXITED]
             for entry in left:
                 world.pid1.go(entry.run)
-            for entry in list(world.pid1.runs.values()):
-                if entry.state is RunPhase.RUNNING and world.plan.services[entry.name].type == "oneshot":
+            planned = world.overlord.plan.services
+            for entry in [e for e in world.pid1.runs.values() if e.name in planned]:
+                if entry.state is RunPhase.RUNNING and planned[entry.name].type == "oneshot":
                     world.pid1.end(entry.run, 0)
             world.advance(40)
 
@@ -137,25 +178,28 @@ def test_a_storm_leaves_everything_in_order(seed: int) -> None:
     world = storm.world
     world.check()
     shown = {item.name: item for item in world.overlord.services()}
+    assert shown.keys() == {one.name for one in storm.services}, "what was removed is forgotten"
     doing = [change for change in world.overlord.changes() if change.status.value == "doing"]
     assert not doing, f"never ended: {doing}"
     assert not [item for item in shown.values() if item.current.value in ("starting", "stopping", "backoff")]
     for item in shown.values():
-        for other in world.plan.services[item.name].requires:
+        for other in world.overlord.plan.services[item.name].requires:
             if item.current.value == "active":
                 assert shown[other].current.value in ("active", "exited"), f"{item.name} is up without {other}"
 
 
 def test_storms_do_kill() -> None:
     """The storm above is one: it kills control often, in turns and in recoveries, and commands go through."""
-    kills = spawns = changes = 0
+    kills = spawns = changes = replans = 0
     for seed in range(10):
         storm = Storm(seed)
         for _ in range(60):
             storm.step()
         kills += storm.world.kills
+        replans += storm.replans
         spawns += len(storm.world.spawned)
         changes += len(storm.world.overlord.changes())
     assert kills > 100
     assert spawns > 200
     assert changes > 100
+    assert replans > 30

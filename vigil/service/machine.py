@@ -443,5 +443,7 @@ class _Machine(Works):
         self.close_works()
         if state.phase in (Phase.HELD, Phase.WAITING, Phase.BACKOFF):
             self.move(Phase.INACTIVE, self.around.closing, deadline_ns=0, short=False)
-        elif state.phase in LEAVING and state.next in (Next.START, Next.BACKOFF):
+        elif state.phase in LEAVING and state.next is Next.START:
+            self.set(next=Next.DOWN, cause=self.around.closing)
+        elif state.phase in LEAVING and state.next is Next.BACKOFF:
             self.set(next=Next.DOWN)
