@@ -30,6 +30,18 @@ class Room:
         self.env = {"PYTHONPATH": str(EXAMPLES.parent)}
 
 
+def copied(example: str) -> dict[str, Path]:
+    """The files that the example's Containerfile copies into its image, but for the plan: target to source."""
+    found = {}
+    for line in (EXAMPLES / example / "Containerfile").read_text().splitlines():
+        if line.startswith("COPY "):
+            *sources, target = line.split()[1:]
+            for source in sources:
+                found[target + source if target.endswith("/") else target] = EXAMPLES / example / source
+    del found["/etc/vigil/layers"]
+    return found
+
+
 def inside(daemon: Daemon, *command: str, **more: object) -> subprocess.Popen[str]:
     """Start a command in the room of this vigild; it sees the same ports, files and processes."""
     enter = ("nsenter", "--target", str(daemon.pid), "--net", "--mount", "--ipc", "--pid")

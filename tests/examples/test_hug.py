@@ -16,7 +16,7 @@ import pytest
 import yaml
 
 from tests.daemon import Daemon
-from tests.examples.room import EXAMPLES, Room, ask, inside
+from tests.examples.room import EXAMPLES, Room, ask, copied, inside
 
 HERE = Path(__file__).resolve().parent
 HUG = EXAMPLES / "hug"
@@ -43,9 +43,7 @@ def hug(vigild: Callable[..., Daemon], need: Callable[..., None], root: None, tm
         backends.mkdir()
         backends.chmod(0o755)
         (backends / "one").write_text("127.0.0.1:9001\n")
-        files = {f"/srv/hug/{name}": HUG / name for name in ("run-haproxy", "doorman", "controller")}
-        files |= {"/srv/hug/backends.d": backends, "/etc/haproxy/haproxy.cfg": HUG / "haproxy.cfg"}
-        room = Room(["/run", "/srv"], files)
+        room = Room(["/run", "/srv"], copied("hug") | {"/srv/hug/backends.d": backends})
         layers = {"10-hug.yaml": change((HUG / "layers" / "10-hug.yaml").read_text()), "90-backends.yaml": BACKENDS}
         daemon = vigild(layers, prefix=room.prefix, env=room.env)
         daemon.ready()
