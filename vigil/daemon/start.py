@@ -60,6 +60,7 @@ class Started(msgspec.Struct, frozen=True):
     overlord: Overlord
     listener: Listener | None
     over: list[int]  # not empty: SIGTERM has come, which means that all is over
+    untried: Sources | None  # of a new plan: whether its body-templates parse is to be told once there is time
 
 
 def start(options: Options, fd: int) -> Started:
@@ -128,7 +129,9 @@ def start(options: Options, fd: int) -> Started:
         if listener is not None and bound:
             listener.remove()
         raise
-    return Started(options, link, clock, store, counters, logs, overlord, listener, over)
+    templates = any(alert.body_template is not None for alert in plan.alerts.values())
+    untried = sources if templates and not begun else None
+    return Started(options, link, clock, store, counters, logs, overlord, listener, over, untried)
 
 
 def _hello(options: Options) -> messages.Settings:

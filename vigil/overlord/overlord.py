@@ -220,7 +220,7 @@ class Overlord:
 
         def take() -> tuple[Sources, Plan]:
             sources = read(directory)
-            return sources, load(sources)
+            return sources, load(sources, templates=True)
 
         return await _aside(take)
 
