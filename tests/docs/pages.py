@@ -5,10 +5,10 @@ The convention, which is plain Markdown:
 * ``console``: a line ``$ command`` and below it what the command prints, on both outputs. A command that ends in a
   backslash, or begins a here-document, goes on in the next lines. ``...`` stands for what varies: within a line for any
   part of it, alone for any number of lines. Times, process ids, uptimes, boot-ids and sequence numbers are shown as one
-  run gave them, and any other of the same shape is right too. ``^C`` as the last line means that somebody pressed it then.
-* ``yaml``, ``dockerfile``, ``text``: a block whose first line is a comment of a path, ``# /etc/vigil/layers/10-app.yaml``,
-  is the file of that name (``text`` needs one). Any other ``yaml`` is a plan, the keys of one service, or a manifest of
-  Kubernetes.
+  run gave them, and any other of the same shape is right too. ``^C`` as the last line: somebody pressed it then.
+* ``yaml``, ``dockerfile``, ``text``: a block whose first line is a comment that holds nothing but a path, as in
+  ``# /etc/vigil/layers/10-app.yaml``, is the file of that name (``text`` needs one). Any other ``yaml`` is a plan, the
+  keys of one service, or a manifest of Kubernetes.
 
 There is no other kind of block: what stands on a page is tested or refused.
 """
@@ -64,7 +64,9 @@ class Block:
         at = 0
         while at < len(lines):
             if not lines[at].startswith("$ "):
-                raise PageError(f"{page}:{int(number) + at}: a console block begins with a command, after a $ and a blank")
+                raise PageError(
+                    f"{page}:{int(number) + at}: a console block begins with a command, after a $ and a blank"
+                )
             begin = at
             command = [lines[at][2:]]
             here = _HERE.search(command[0])
@@ -78,7 +80,9 @@ class Block:
                 at += 1
             interrupted = output[-1:] == ["^C"]
             text = "\n".join(command)
-            found.append(Example(f"{page}:{int(number) + begin}", text, output[:-1] if interrupted else output, interrupted))
+            found.append(
+                Example(f"{page}:{int(number) + begin}", text, output[:-1] if interrupted else output, interrupted)
+            )
         return found
 
 
@@ -100,7 +104,9 @@ def blocks(page: Path) -> list[Block]:
         if fence is None:
             raise PageError(f"{where}: a fence begins its line")
         if fence[1] not in LANGUAGES:
-            raise PageError(f"{where}: nobody tests a block of {fence[1] or 'no language'} (there are {', '.join(LANGUAGES)})")
+            raise PageError(
+                f"{where}: nobody tests a block of {fence[1] or 'no language'} (there are {', '.join(LANGUAGES)})"
+            )
         begin = at
         while at < len(lines) and lines[at] != "```":
             at += 1
@@ -114,16 +120,19 @@ def blocks(page: Path) -> list[Block]:
     return found
 
 
-# What differs from one run to the next; group 1 is what stays.
+# What differs from one run to the next.
 _SHAPES = (
     r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d+Z",
     r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{3}",
     r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d",
     r"\d+d \d+h \d+m \d+s",
+    r"after \d+m?s\b",
     r"(?<![\w-])[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}(?:-\d+)?",
 )
 _NUMBERS = r'(?P<name>\bpid[= ]|"(?:pid|seq|cpu|memory)": ?)[\d.]+'
-_VARIES = re.compile("|".join((r"(?P<dots>\.\.\.)", *(f"(?P<s{i}>{shape})" for i, shape in enumerate(_SHAPES)), _NUMBERS)))
+_VARIES = re.compile(
+    "|".join((r"(?P<dots>\.\.\.)", *(f"(?P<s{i}>{shape})" for i, shape in enumerate(_SHAPES)), _NUMBERS))
+)
 _CELLS = {"PID": r"\d+", "Uptime": r"(?:\d+[dhms] ?){1,2}"}
 
 

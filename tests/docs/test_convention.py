@@ -32,7 +32,9 @@ def test_what_no_test_would_look_at_is_refused(text: str, why: str, tmp_path: Pa
 
 def test_the_commands_of_a_block() -> None:
     block = Block(
-        "page.md:10", "console", "$ one\n1\n\n1a\n$ two \\\n    more\n$ cat <<EOF\n$ no command\nEOF\n$ logs -f\n3\n^C\n"
+        "page.md:10",
+        "console",
+        "$ one\n1\n\n1a\n$ two \\\n    more\n$ cat <<EOF\n$ no command\nEOF\n$ logs -f\n3\n^C\n",
     )
     found = [(example.where, example.command, example.output, example.interrupted) for example in block.examples()]
     assert found == [

@@ -9,7 +9,7 @@ import pytest
 
 from tests.daemon import Daemon
 from tests.docs import pages
-from tests.docs.pages import PAGES, ROOT, Block
+from tests.docs.pages import PAGES, Block
 from tests.docs.world import World
 from vigil.plan.fields import SERVICE
 
@@ -30,7 +30,12 @@ def complete(block: Block) -> str:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_what_a_page_shows_is_so(
-    page: Path, vigild: Callable[..., Daemon], vigild_binary: Path, tmp_path: Path, need: Callable[..., None], root: None
+    page: Path,
+    vigild: Callable[..., Daemon],
+    vigild_binary: Path,
+    tmp_path: Path,
+    need: Callable[..., None],
+    root: None,
 ) -> None:
     need("curl", "jq", "nsenter")
     world = World(vigild, tmp_path, vigild_binary)

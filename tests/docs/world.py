@@ -18,7 +18,7 @@ from tests.daemon import LIMIT, Daemon, Output
 from tests.docs.pages import Block, Example, matches
 
 LAYERS = "/etc/vigil/layers"
-# /etc, /run, /opt and /srv are the page's own; the user app is one that an image would have. $3 is the folder of layers.
+# /etc, /run, /opt and /srv are the page's own; the user app is one that an image would have. $3: the layers' folder.
 _ROOM = f"""
 set -e
 for folder in /opt /srv /mnt /run; do mount -t tmpfs none $folder; done
@@ -86,7 +86,9 @@ class World:
             if not _LOOKS.match(example.command) or time.monotonic() > end:
                 shown = "\n".join(example.output)
                 given = "\n".join(output)
-                raise Shown(f"{example.where}: $ {example.command}\n--- shown\n{shown}\n--- given (exit {code})\n{given}")
+                raise Shown(
+                    f"{example.where}: $ {example.command}\n--- shown\n{shown}\n--- given (exit {code})\n{given}"
+                )
             time.sleep(0.05)
         if code and not example.output:
             raise Shown(f"{example.where}: $ {example.command}\nexits with {code}, and the page says nothing of it")
