@@ -43,9 +43,13 @@ class Service:
 
 
 class Running:
-    """A started supervisor: ``pid`` as seen from here, ``began`` (CLOCK_MONOTONIC, ns) right before its exec."""
+    """A started supervisor: ``pid`` as seen from here, ``began`` (CLOCK_MONOTONIC, ns) right before its exec.
 
-    def __init__(self, command: Sequence[str], stdout: int) -> None:
+    ``folder`` has its configuration, and its socket where it has one.
+    """
+
+    def __init__(self, command: Sequence[str], stdout: int, folder: Path) -> None:
+        self.folder = folder
         read, write = os.pipe()
         try:
             self.process = subprocess.Popen(
@@ -99,7 +103,7 @@ class Peer:
         # Readable by all, since a supervisor may change its user; short, since a socket's path has at most 107 bytes.
         with tempfile.TemporaryDirectory(prefix="bench-") as name:
             folder = Path(name)
-            running = Running(self.command(services, folder), stdout)
+            running = Running(self.command(services, folder), stdout, folder)
             try:
                 yield running
             finally:

@@ -6,6 +6,10 @@
  *   stamp FIFO NAME          writes "NAME <CLOCK_MONOTONIC ns>" into FIFO at its first instruction, and stays until it is killed.
  *   again FIFO NAME          the same, and exits with 1 at once.
  *   write LINES BLOCK        writes numbered lines of 100 bytes to stdout, BLOCK of them a write, and stays.
+ *   pace RATE                writes the same lines, so many a second, one by one on time.
+ *   follow SOCKET N SECONDS  asks the API at SOCKET N times for what is followed as ndjson. Says "ready" once all are answered, then reads
+ *                            for so long and says "<lines of all> <lines of the one that got fewest>". Numbered lines must follow one
+ *                            another, for each; else it says so and exits with 1.
  *   sink LINES               reads stdin until line number LINES; prints nanoseconds from first to last byte to stderr. Every numbered
  *                            line must come once and in order, whatever prefix it has; else it says so and exits with 1.
  *
@@ -14,14 +18,19 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <limits.h>
 #include <sched.h>
 #include <signal.h>
+#include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/epoll.h>
 #include <sys/mount.h>
 #include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/un.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -109,6 +118,13 @@ static int stamp(uint64_t at, int argc, char **argv)
         pause();
 }
 
+static void number_line(char *line, unsigned long number)
+{
+    memset(line, 'x', LINE - 1);
+    line[snprintf(line, LINE, MARK "%09lu", number)] = ' ';
+    line[LINE - 1] = '\n';
+}
+
 static int write_lines(int argc, char **argv)
 {
     unsigned long lines, block, number = 0;
@@ -124,16 +140,151 @@ static int write_lines(int argc, char **argv)
     while (number < lines) {
         size_t size = 0;
         for (unsigned long i = 0; i < block && number < lines; i++, number++) {
-            char *line = buffer + size;
-            memset(line, 'x', LINE - 1);
-            line[snprintf(line, LINE, MARK "%09lu", number)] = ' ';
-            line[LINE - 1] = '\n';
+            number_line(buffer + size, number);
             size += LINE;
         }
         put(STDOUT_FILENO, buffer, size);
     }
     for (;;)
         pause();
+}
+
+static int pace(int argc, char **argv)
+{
+    char line[LINE];
+    unsigned long number = 0;
+    uint64_t began = now(), every;
+
+    if (argc != 3)
+        return 2;
+    every = 1000000000u / strtoul(argv[2], NULL, 10);
+    for (;; number++) {
+        uint64_t due = began + number * every, at = now();
+        struct timespec rest = {0, 0};
+        if (at < due) {
+            rest.tv_nsec = (long)((due - at) % 1000000000u);
+            rest.tv_sec = (time_t)((due - at) / 1000000000u);
+            nanosleep(&rest, NULL);
+        }
+        number_line(line, number);
+        put(STDOUT_FILENO, line, LINE);
+    }
+}
+
+struct follower {
+    int fd;
+    char *held;             /* the beginning of a line that goes on */
+    size_t size;
+    bool answered;          /* the head of the answer has come */
+    unsigned long lines, next;
+};
+
+#define HELD 1024           /* any line that is expected fits */
+
+/* Take a line of a follower: an entry, the head of the answer, or what frames its chunks. */
+static int follow_line(struct follower *follower, const char *line, size_t size)
+{
+    const char *mark = memmem(line, size, MARK, sizeof MARK - 1);
+    unsigned long number;
+
+    if (mark == NULL) {
+        if (memmem(line, size, "lagged", 6) != NULL) {
+            fprintf(stderr, "a follower lags\n");
+            return 1;
+        }
+        return 0;
+    }
+    number = strtoul(mark + sizeof MARK - 1, NULL, 10);
+    if (follower->lines > 0 && number != follower->next) {
+        fprintf(stderr, "line %lu came where %lu was due\n", number, follower->next);
+        return 1;
+    }
+    follower->next = number + 1;
+    follower->lines++;
+    return 0;
+}
+
+static int follow_read(struct follower *follower)
+{
+    static char buffer[1 << 18];
+    ssize_t got;
+    char *at = buffer, *end, *newline;
+
+    memcpy(buffer, follower->held, follower->size);
+    got = read(follower->fd, buffer + follower->size, sizeof buffer - follower->size);
+    if (got < 0 && (errno == EINTR || errno == EAGAIN))
+        return 0;
+    if (got <= 0)
+        die("read what is followed");
+    end = buffer + follower->size + got;
+    follower->answered = true;
+    while ((newline = memchr(at, '\n', (size_t)(end - at))) != NULL) {
+        if (follow_line(follower, at, (size_t)(newline - at)))
+            return 1;
+        at = newline + 1;
+    }
+    follower->size = (size_t)(end - at);
+    if (follower->size > HELD) {
+        fprintf(stderr, "a line without end came\n");
+        return 1;
+    }
+    memcpy(follower->held, at, follower->size);
+    return 0;
+}
+
+static int follow(int argc, char **argv)
+{
+    static const char ask[] = "GET /v1/logs/follow?format=ndjson HTTP/1.1\r\nHost: bench\r\n\r\n";
+    struct sockaddr_un name = {.sun_family = AF_UNIX};
+    struct follower *followers;
+    int loop = epoll_create1(EPOLL_CLOEXEC), count, answered = 0;
+    unsigned long sum = 0, least = ULONG_MAX;
+    uint64_t end = 0, seconds;
+
+    if (argc != 5 || strlen(argv[2]) >= sizeof name.sun_path)
+        return 2;
+    memcpy(name.sun_path, argv[2], strlen(argv[2]));
+    count = atoi(argv[3]);
+    seconds = strtoul(argv[4], NULL, 10);
+    followers = calloc((size_t)count, sizeof *followers);
+    if (followers == NULL || loop < 0)
+        die("begin");
+    for (int i = 0; i < count; i++) {
+        struct epoll_event event = {.events = EPOLLIN, .data.ptr = &followers[i]};
+        followers[i].held = malloc(HELD);
+        followers[i].fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+        if (followers[i].held == NULL || followers[i].fd < 0)
+            die("make a socket");
+        if (connect(followers[i].fd, (struct sockaddr *)&name, sizeof name) < 0)
+            die("connect");
+        put(followers[i].fd, ask, sizeof ask - 1);
+        if (epoll_ctl(loop, EPOLL_CTL_ADD, followers[i].fd, &event) < 0)
+            die("watch a socket");
+    }
+    while (end == 0 || now() < end) {
+        struct epoll_event events[64];
+        int ready = epoll_wait(loop, events, 64, 100);
+        for (int i = 0; i < ready; i++) {
+            struct follower *follower = events[i].data.ptr;
+            bool before = follower->answered;
+            if (follow_read(follower))
+                return 1;
+            answered += !before && follower->answered;
+        }
+        if (end == 0 && answered == count) {
+            end = now() + seconds * 1000000000u;
+            for (int i = 0; i < count; i++)
+                followers[i].lines = 0;
+            puts("ready");
+            fflush(stdout);
+        }
+    }
+    for (int i = 0; i < count; i++) {
+        sum += followers[i].lines;
+        least = followers[i].lines < least ? followers[i].lines : least;
+    }
+    printf("%lu %lu\n", sum, least);
+    return 0;
 }
 
 /* Check the lines of data[0, size), all complete. */
@@ -211,8 +362,12 @@ int main(int argc, char **argv)
         return stamp(at, argc, argv);
     if (strcmp(what, "write") == 0)
         return write_lines(argc, argv);
+    if (strcmp(what, "pace") == 0)
+        return pace(argc, argv);
+    if (strcmp(what, "follow") == 0)
+        return follow(argc, argv);
     if (strcmp(what, "sink") == 0)
         return sink(argc, argv);
-    fprintf(stderr, "usage: probes launch|stamp|again|write|sink ...\n");
+    fprintf(stderr, "usage: probes launch|stamp|again|write|pace|follow|sink ...\n");
     return 2;
 }

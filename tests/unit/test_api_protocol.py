@@ -627,6 +627,19 @@ def test_silence_on_an_event_stream_is_told_from_death_and_ndjson_has_entries_on
         assert b"ping" not in until_seen(lines, b'"x"')
 
 
+def test_a_ping_comes_when_that_time_has_passed_since_the_last_word(tmp_path: Path) -> None:
+    assert (Settings().ping_seconds, Settings().stall_seconds) == (15, 60)
+    with world(tmp_path, ping_seconds=2.0) as w, follow(w) as events:
+        _, _, data = read_head(events)
+        time.sleep(1.0)  # not for luck: the line comes in the middle of the time
+        w.call(lambda: w.logs.write("web", "x"))
+        data = until_seen(events, b'"x"', data)
+        written = time.monotonic()
+        assert b"ping" not in data
+        until_seen(events, b": ping\n\n", data.partition(b'"x"')[2])
+        assert 1.9 < time.monotonic() - written < 2.9, "neither with the first beat nor only with the next one"
+
+
 def test_a_follower_is_let_go_with_its_client(w: World) -> None:
     for shut_first in (False, True):
         with follow(w) as sock:

@@ -412,6 +412,68 @@ def test_a_slow_follower_loses_only_what_the_log_has_lost(world: Any) -> None:
     asyncio.run(main())
 
 
+def test_a_follower_that_is_behind_gets_all_of_a_log_that_is_dropped(world: Any) -> None:
+    async def main() -> None:
+        w = world(lines=20_000, size=8 << 20)
+        w.make("web", "other")
+        w.write("web", *[f"old {n}" for n in range(500)])
+        slow, replaying = w.store.follow([], "ndjson"), w.store.follow([], "ndjson", 500)
+        quick = w.store.follow([], "ndjson")
+        total = 0
+
+        def write(count: int, name: str) -> list[str]:
+            nonlocal total
+            lines = [f"{total + n} " + "x" * 100 for n in range(count)]
+            total += count
+            for at in range(0, count, 500):
+                w.write(name, *lines[at : at + 500])
+            return lines
+
+        live = write(2000, "web")
+        await take_lines(quick, 2000)
+        w.store.drop("web")
+        del w.writers["web"]
+        for _ in range(8):  # over and over what a feed keeps
+            live += write(2000, "other")
+            await take_lines(quick, 2000)
+        assert slow._feed.first > 3, "the chunks with the lines of the dropped one are gone"
+        assert [e["message"] for e in await take_lines(slow, total)] == live
+        replayed = [e["message"] for e in await take_lines(replaying, 500 + total)]
+        assert replayed == [f"old {n}" for n in range(500)] + live
+        for follower in (slow, replaying, quick):
+            follower.close()
+
+    asyncio.run(main())
+
+
+def test_a_replay_holds_up_nobody(world: Any) -> None:
+    async def main() -> None:
+        w = world(lines=100_000, size=32 << 20)
+        w.make("web")
+        for _ in range(200):
+            w.write("web", *["x" * 100] * 500)
+        follower = w.store.follow(["web"], "ndjson", 100_000)
+        turns = 0
+
+        async def others() -> None:
+            nonlocal turns
+            while True:
+                turns += 1
+                await asyncio.sleep(0)
+
+        beside = asyncio.ensure_future(others())
+        chunks, lines = 0, 0
+        while lines < 100_000:
+            lines += (await anext(follower)).count(b"\n")
+            chunks += 1
+        assert chunks > 100
+        assert turns >= chunks, "between two pieces others had their turn"
+        beside.cancel()
+        follower.close()
+
+    asyncio.run(main())
+
+
 def test_nothing_ticks_while_nobody_follows(world: Any) -> None:
     async def main() -> None:
         w = world()

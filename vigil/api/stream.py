@@ -59,13 +59,15 @@ class Stream:
         # In ndjson every line is an entry, so there is nothing to say in between.
         self._ping_seconds = ping_seconds if self.content_type == "text/event-stream" else None
         self._answer: Answer
+        self._loop: asyncio.AbstractEventLoop
         self._head_sent = False
-        self._quiet = True
+        self._sent = 0.0  # when something was sent, by the loop's clock
         self._pinger: asyncio.Task[None] | None = None
 
     def begin(self, answer: Answer) -> Stream:
         """Bind it to its request: when that ends, however it ends, the follower is closed."""
         self._answer = answer
+        self._loop = asyncio.get_running_loop()
         answer.at_end(self._end)
         return self
 
@@ -77,20 +79,22 @@ class Stream:
         if not self._head_sent:
             self._head_sent = True
             if self._ping_seconds is not None:
-                self._pinger = asyncio.get_running_loop().create_task(self._ping(self._ping_seconds))
+                self._pinger = self._loop.create_task(self._ping(self._ping_seconds))
             return b""
         while True:
             chunk = await self._follower.__anext__()
             if chunk:
-                self._quiet = False
+                self._sent = self._loop.time()
                 return chunk
 
     async def _ping(self, seconds: float) -> None:
+        """Whoever has heard nothing for so long hears that."""
+        self._sent = self._loop.time()
         while True:
-            await asyncio.sleep(seconds)
-            if self._quiet:
+            await asyncio.sleep(self._sent + seconds - self._loop.time())
+            if self._loop.time() >= self._sent + seconds:
+                self._sent = self._loop.time()
                 await self._answer.aside(b": ping\n\n")
-            self._quiet = True
 
     def _end(self) -> None:
         if self._pinger is not None:

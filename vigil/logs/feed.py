@@ -3,7 +3,8 @@
 A feed is one such reader, with the chunks it rendered lately. A follower first reads by itself what is to be replayed,
 up to the seq at which it joined, then takes the feed's chunks. One that is slow and finds its next chunk gone reads by
 itself again from where it was, as far as the logs reach, and joins anew: only what the logs themselves have overwritten
-is lost to it, and it is told how much that was. So the chunks kept are few, whatever the followers do.
+is lost to it, and it is told how much that was. So the chunks kept are few, whatever the followers do. Before a log is
+dropped everybody who is behind begins to read by himself: his reader keeps what the log held.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ class Feed:
         import asyncio
 
         self.asked = asked
-        self.followers = 0
+        self.followers: set[Follower] = set()
         self.chunks: deque[Chunk] = deque()
         self.first = 0  # number of chunks[0]
         self.size = 0
@@ -76,9 +77,11 @@ class Feed:
         return [self._logs[name] for name in self.asked.names if name in self._logs]
 
     def lose(self, log: Log) -> None:
-        """A log is dropped: what it still has is taken first."""
+        """A log is dropped: what it still has is taken first, and held for those who are not there yet."""
         if log.serial in self._known:
             self.pump()
+            for follower in self.followers:
+                follower.fall_back()
             del self._known[log.serial]
             self._reader.remove(log)
             self.places = self._reader.places()
@@ -146,11 +149,11 @@ class Follower:
         """Join the feed where it is; ``reader`` has what comes before."""
         self._feeds = feeds
         self._feed = feed
-        self._reader = reader
+        self._own: deque[Reader] = deque([] if reader is None else [reader])  # read first, one after the other
         self._next = feed.end
         self._places = feed.places
         self._closed = False
-        feed.followers += 1
+        feed.followers.add(self)
 
     def __aiter__(self) -> Follower:
         """Itself."""
@@ -158,37 +161,40 @@ class Follower:
 
     async def __anext__(self) -> bytes:
         """The next entries; waits for them."""
+        import asyncio
+
         while not self._closed and not self._feed.closed:
-            data = self._ready()
-            if data:
-                return data
-            await self._feed.news.wait()
+            if not self._own and self._next < self._feed.first:
+                self._feed.pump()
+                self.fall_back()
+            while self._own:
+                data = self._own[0].read()
+                if data:
+                    # A client that takes everything at once would be given all of it before anybody else is served.
+                    await asyncio.sleep(0)
+                    return data
+                self._own.popleft()
+            if self._feed.first <= self._next < self._feed.end:
+                chunk = self._feed.chunks[self._next - self._feed.first]
+                self._next += 1
+                self._places = chunk.places
+                return chunk.data
+            if self._next >= self._feed.end:
+                await self._feed.news.wait()
         raise StopAsyncIteration
+
+    def fall_back(self) -> None:
+        """If it is behind, read what it has not had from the logs, up to where the feed is, and join there."""
+        if self._next < self._feed.end:
+            self._own.append(self._feed.apart(self._places))
+            self._next, self._places = self._feed.end, self._feed.places
 
     def close(self) -> None:
         """Give the place up; may be called twice."""
         if not self._closed:
             self._closed = True
-            self._reader = None
-            self._feeds.left(self._feed)
-
-    def _ready(self) -> bytes:
-        feed = self._feed
-        if self._reader is None and self._next < feed.first:
-            feed.pump()
-            self._reader = feed.apart(self._places)
-            self._next, self._places = feed.end, feed.places
-        if self._reader is not None:
-            data = self._reader.read()
-            if data:
-                return data
-            self._reader = None
-        if feed.first <= self._next < feed.end:
-            chunk = feed.chunks[self._next - feed.first]
-            self._next += 1
-            self._places = chunk.places
-            return chunk.data
-        return self._ready() if self._next < feed.first else b""
+            self._own.clear()
+            self._feeds.left(self._feed, self)
 
 
 class Feeds:
@@ -221,11 +227,11 @@ class Feeds:
             self._ticker = asyncio.get_running_loop().create_task(self._tick(), name="logs: tick")
         return follower
 
-    def left(self, feed: Feed) -> None:
+    def left(self, feed: Feed, follower: Follower) -> None:
         """A follower is gone."""
-        feed.followers -= 1
+        feed.followers.discard(follower)
         feed.wake()  # if it waits, it ends
-        if feed.followers == 0 and self._feeds.get(feed.asked) is feed:
+        if not feed.followers and self._feeds.get(feed.asked) is feed:
             del self._feeds[feed.asked]
         if not self._feeds and self._ticker is not None:
             self._ticker.cancel()

@@ -1,0 +1,123 @@
+"""Followers of one busy service: what they get, what they cost control, and what a request beside them waits.
+
+The service writes 2,000 lines of 100 bytes a second. Every follower must get every line, once and in order.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import statistics
+import subprocess
+import time
+from collections.abc import Mapping
+from http.client import HTTPConnection
+from pathlib import Path
+
+from peers import PATIENCE, PROBES, BenchError, Peer, Running, Service, Vigil, measure, options, report
+
+RATE = 2000  # lines a second
+PAUSE = 0.02  # seconds between two requests beside the followers
+
+
+class Requests(HTTPConnection):
+    """A client that asks again and again over one connection."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__("localhost", timeout=PATIENCE)
+        self._path = path
+
+    def connect(self) -> None:
+        """Over the Unix socket, once it is there."""
+        end = time.monotonic() + PATIENCE
+        while True:
+            self.sock = socket.socket(socket.AF_UNIX)
+            self.sock.settimeout(PATIENCE)
+            try:
+                return self.sock.connect(str(self._path))
+            except OSError:
+                self.sock.close()
+                if time.monotonic() > end:
+                    raise BenchError("the API does not answer") from None
+                time.sleep(0.01)
+
+    def took(self) -> float:
+        """Ask once; milliseconds until the answer was there."""
+        began = time.monotonic()
+        self.request("GET", "/v1/services")
+        answer = self.getresponse()
+        answer.read()
+        if answer.status != 200:
+            raise BenchError(f"GET /v1/services: {answer.status}")
+        return (time.monotonic() - began) * 1e3
+
+
+def control_of(running: Running) -> int:
+    """Process id of its control, as seen from here."""
+    for child in Path(f"/proc/{running.pid}/task/{running.pid}/children").read_text().split():
+        if Path(f"/proc/{child}/comm").read_text() == "vigil-control\n":
+            return int(child)
+    raise BenchError("there is no control")
+
+
+def cpu(pid: int) -> float:
+    """Seconds of CPU that a process has had."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def once(peer: Peer, count: int, seconds: int) -> Mapping[str, float]:
+    with peer.run([Service("writer", (str(PROBES), "pace", str(RATE)))]) as running:
+        requests = Requests(running.folder / "vigild.sock")
+        requests.took()
+        control = control_of(running)
+        followers = subprocess.Popen(
+            [str(PROBES), "follow", str(running.folder / "vigild.sock"), str(count), str(seconds)],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        assert followers.stdout is not None
+        assert followers.stderr is not None
+        try:
+            if followers.stdout.readline() != "ready\n":
+                raise BenchError(f"following failed: {followers.stderr.read().strip()}")
+            began, used, times = time.monotonic(), cpu(control), []
+            while time.monotonic() - began < seconds - PAUSE:
+                times.append(requests.took())
+                time.sleep(PAUSE)
+            share = (cpu(control) - used) / (time.monotonic() - began)
+            said, why = followers.communicate(timeout=PATIENCE)
+            if followers.returncode:
+                raise BenchError(f"following failed: {why.strip()}")
+        finally:
+            followers.kill()
+            followers.communicate()
+            requests.close()
+    lines, least = map(int, said.split())
+    return {
+        "lines delivered, all together": lines / seconds,
+        "lines delivered, to whom fewest": least / seconds,
+        "CPU of control": 100 * share,
+        "GET /v1/services, half of them": statistics.median(times),
+        "GET /v1/services, 99 of 100": sorted(times)[len(times) * 99 // 100],
+    }
+
+
+UNITS = {"lines": "lines/s", "CPU": "%", "GET": "ms"}
+
+
+def main() -> None:
+    chosen = options(__doc__, rounds=3)
+    seconds = 1 if chosen.smoke else 5
+    goals = {"CPU of control": ("<=", 25.0), "GET /v1/services, 99 of 100": ("<=", 10.0)}
+    for count in (1, 5) if chosen.smoke else (1, 20, 200):
+        rows = measure([Vigil()], chosen.rounds, lambda peer, count=count: once(peer, count, seconds))  # type: ignore[misc]
+        title = f"{count} follower{'s' if count > 1 else ''}"
+        for kind, unit in UNITS.items():
+            report(title, {row: peers for row, peers in rows.items() if row.startswith(kind)}, unit, goals, chosen)
+
+
+if __name__ == "__main__":
+    main()
