@@ -144,7 +144,7 @@ def test_a_bad_url_is_an_error(url: str, message: str) -> None:
     ("text", "message"),
     [
         ("{http: {url: 'http://h', insecure: yes}}", 'http.insecure: "yes" is not true or false (write true)'),
-        ("{http: {url: 'http://h'}, tcp: {port: 1}}", "checks.k: has http and tcp (one of them)"),
+        ("{http: {url: 'http://h'}, tcp: {port: 1}}", "checks.k: has http and tcp, and a check has one of them"),
         ("{level: alive}", "checks.k: has none of http, tcp and exec"),
         ("{http: {method: GET}}", "checks.k.http.url: is missing"),
         ("{http: {url: ~}}", "checks.k.http.url: is missing"),
@@ -181,7 +181,7 @@ def test_a_bad_url_is_an_error(url: str, message: str) -> None:
         ("{tcp: {port: 1}, timeout: 0}", "(it must be more than 0)"),
         ("{tcp: {port: 1}, threshold: 0}", '"0" is out of range (it must be from 1 to'),
         ("{tcp: {port: 1}, success-threshold: -1}", "is out of range"),
-        ("{tcp: {port: 1}, level: live}", '"live" is not alive, ready or none (did you mean "alive"?)'),
+        ("{tcp: {port: 1}, level: live}", '"live" is not alive, ready or none (write alive)'),
         ("{tcp: {port: 1}, startup: on}", "(write enabled)"),
         ("[tcp]", "is a list, not a mapping"),
     ],

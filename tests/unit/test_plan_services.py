@@ -98,7 +98,8 @@ _DURATION = "is not a duration (write 500ms, 3s, 1m30s, 1h)"
         ("kill-delay: 5", '"5" has no unit (write 5s, 5ms or 5m)'),
         ("kill-delay: -5s", '"-5s" is negative'),
         ("kill-delay: [3s]", "is a list, not a duration"),
-        ("backoff-delay: infinity", '"infinity" ' + _DURATION),
+        ("backoff-delay: infinity", '"infinity" is not a duration (it must end: write 1h, or leave it out)'),
+        ("kill-delay: forever", '"forever" is not a duration (write infinity)'),
         ("backoff-limit: x", '"x" ' + _DURATION),
         ("backoff-factor: 0.9", '"0.9" is out of range (it must be 1.0 or more)'),
         ("backoff-factor: -2", '"-2" is out of range'),
@@ -138,7 +139,7 @@ _DURATION = "is not a duration (write 500ms, 3s, 1m30s, 1h)"
         ("limits: {nofile: '1:2:3'}", '"1:2:3" is not a limit'),
         ("limits: {nofile: 99999999999999999999}", "is not a limit"),
         ("limits: {nofile: 1, RLIMIT_NOFILE: 2}", 'duplicate key "RLIMIT_NOFILE"'),
-        ("environment: [A=1]", "is a list, not a mapping (write name: value)"),
+        ("environment: [A=1]", "is a list, not a mapping (write NAME: value, without dashes)"),
         ("environment: {A: [b]}", "is a list, not a text"),
         ("environment: {'A=B': c}", '"A=B" cannot be a variable\'s name'),
         ("environment: {'': c}", '"" cannot be a variable\'s name'),
@@ -221,7 +222,7 @@ def test_a_bad_name_is_an_error(name: str, message: str) -> None:
 def test_a_service_without_command_can_only_be_disabled() -> None:
     assert plan(layer("startup: disabled")).services["web"].command is None
     assert problems(layer("nice: 3", "startup: enabled")) == (
-        "/l/0.yaml:4:14: services.web.command: is missing, and the service is enabled",
+        "/l/0.yaml:4:14: services.web.command: is missing, and the service is enabled (write command: and what to run)",
     )
 
 

@@ -101,8 +101,11 @@ def test_a_list_is_taken_as_it_is() -> None:
         ("[a, ~]", "4:18: services.web.command: an item is empty"),
         ("[a, [b]]", "4:18: services.web.command: is a list, not a text"),
         ("{a: b}", "4:14: services.web.command: is a mapping, not a text or a list of texts"),
-        ("run 'a", "4:14: services.web.command: has a ' that is not closed"),
-        ("'# a'", "4:14: services.web.command: is nothing but a comment"),
+        ("run 'a", "4:18: services.web.command: has a ' that is not closed"),
+        ("\"run 'a\"", "4:19: services.web.command: has a ' that is not closed"),
+        (r'"run \"a"', '4:14: services.web.command: has a " that is not closed'),
+        ("run [ a ] b", "4:22: services.web.command: has brackets"),
+        ("'# a'", "4:15: services.web.command: is nothing but a comment"),
         ("# a", "4:13: services.web.command: is nothing but a comment"),
         ("#a", "4:13: services.web.command: is nothing but a comment"),
         ("", "4:13: services.web.command: is missing, and the service is enabled"),
@@ -151,6 +154,46 @@ def test_a_comment_that_is_one_is_no_warning(line: str) -> None:
     assert plan(layer(*(["command: x"] if "command" not in line else []), line)).warnings == ()
 
 
+@pytest.mark.parametrize(
+    ("command", "odd", "message"),
+    [
+        ("cd /app && run", "cd", "is a word of the shell, and no program (write sh -c 'cd /app && run' if one should)"),
+        ("run && other", "&&", "is nothing special here: no shell reads the command (write sh -c 'run && other'"),
+        ("run; other", ";", "is nothing special here"),
+        ("run >/dev/null", ">/dev/null", "is nothing special here"),
+        ("run 2>&1", "2>&1", "is nothing special here"),
+        ("run --port $PORT", "$PORT", "is taken as it stands: no shell reads the command"),
+        ('run "${HOME}"', '${HOME}"', "is taken as it stands"),
+        ("run 'a'$(b)", "$(b)", "is taken as it stands"),
+        ("run `b`", "`b`", "is taken as it stands"),
+        ("~/run", "~/run", "is taken as it stands"),
+        ("run /etc/*.conf", "/etc/*.conf", "is taken as it stands"),
+        ("A=b run", "A=b", "is taken as the program's name (write environment: {A: ...})"),
+        ("run {{a}}", "{{a}}", "looks like a template that was not filled in"),
+        ("run \u201ca\u201d", "\u201c", "is no quote here"),
+        ("run \\\n      --a", "run \\", "a backslash before a blank makes it a part of the next word"),
+        (r'"grep \bx"', r'"grep \bx"', "holds the control character U+0008"),
+    ],
+)
+def test_what_only_a_shell_would_act_upon_is_a_warning(command: str, odd: str, message: str) -> None:
+    (found,) = plan(layer(f"command: {command}")).warnings
+    assert message in found.message
+    assert found.excerpt[found.column - 1 :][: found.width or len(odd)] == odd
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        *("sh -c 'a && b $C > d'", 'bash -c "exec run --port $PORT"', '/usr/bin/env sh -c "a $B"', "run '$A' '&&' '|'"),
+        *(r"run \$A \;", "run '>' a", "run a>b a&b x|y", "run $ $1 a$ 100%", "find /a -name '*.log'", "run -l *:80"),
+        *("run --set a=b", "./a=b", "run a~ b/~", "awk '{print $1}'", "run --json '{{}}'", "run -> x", "run a=$"),
+        *("[ -e /a ]", "run a;b", "run =>", "curl http://a/?b=c&d=e", "nginx -g 'daemon off;'"),
+    ],
+)
+def test_what_a_program_takes_as_it_is_is_no_warning(command: str) -> None:
+    assert plan(layer(f"command: {command}" if command[0] != "[" else f"command: '{command}'")).warnings == ()
+
+
 def test_a_quote_that_is_open_because_of_a_comment_says_so() -> None:
     (found,) = problems(layer("command: sh -c 'echo # it'"))
     assert "has a ' that is not closed" in found
@@ -158,5 +201,5 @@ def test_a_quote_that_is_open_because_of_a_comment_says_so() -> None:
 
 
 def test_a_warning_names_file_line_and_field() -> None:
-    assert warning("summary: a #b").startswith("/l/0.yaml:4:14: services.web.summary: ")
+    assert warning("summary: a #b").startswith("/l/0.yaml:4:16: services.web.summary: ")
     assert problem("summary: [a]") == "/l/0.yaml:4:14: services.web.summary: is a list, not a text"

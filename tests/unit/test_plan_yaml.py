@@ -113,16 +113,32 @@ def test_names_of_services_and_variables_that_differ_by_a_dash_are_two_names() -
         ("services:\n\tweb: x\n", "2:1", "a tab where only spaces may stand"),
         ('services:\n  web: {command: "x\n', "2:18", "this quote is never closed"),
         ("services:\n  web: 'x\n", "2:8", "this quote is never closed"),
-        ("services:\n  web: a: b\n", "2:9", 'a ":" that makes no key here'),
-        ("services: [a\n", "2:1", '"," or "]" in what begins at line 1'),
-        ("services: {a: b\n", "2:1", '"," or "}" in what begins at line 1'),
+        (
+            "services:\n  web: a: b\n",
+            "2:9",
+            """a ": " in a text without quotes makes a key (quote the whole: 'a: b')""",
+        ),
+        ("services: [a\n", "1:11", 'this "[" is not closed'),
+        ("services: {a: b\n", "1:11", 'this "{" is not closed'),
+        ("services: [a b: c: d]\n", "1:18", 'expected "," or "]"'),
         ("summary: @x\n", "1:10", 'a text cannot begin with "@"'),
         ("summary: - b\n", "1:10", "here"),
         ("- a\nb: c\n", "2:1", "expected the next"),
-        ("a: 1\n  b: 2\n", "2:4", 'a ":" that makes no key here'),
+        ("a: 1\n  b: 2\n", "2:3", '"b" is indented deeper than "a" above it'),
+        ("a:\n    b: 1\n  c: 2\n", "3:3", "this line begins after 2 blanks, and the keys above after 4 or 0"),
+        ("a:b\nc: d\n", "1:2", 'a ":" makes a key only with a blank behind it (write a: b)'),
+        ("a: 1\nb\nc: d\n", "2:1", 'this is no key: a ":" is missing'),
+        ("a: {{ b }}\n", "1:4", '"{{" belongs to a template that was not filled in'),
+        ("a: b\n{% if c %}\n", "2:1", '"{%" belongs to a template that was not filled in'),
+        ("# of\n[program:web]\ncommand=x\n", "2:1", "a section of an INI or TOML file"),
+        ("a: 1\n<<<<<<< HEAD\nb: 2\n", "2:1", "a conflict of version control"),
+        ("a: *.log\n", "1:4", 'a text cannot begin with "*"'),
+        ("a: */5 * * * *\n", "1:4", "a schedule of cron"),
+        ("a: {b: !c}\n", "1:8", 'a text cannot begin with "!"'),
+        ("a: {b: 'c',, d: e}\n", "1:12", "expected a value here"),
         ('summary: "\\q"\n', "1:1", "an escape that double quotes do not know"),
-        ("summary: 'it's'\n", "1:14", "text goes on after the closing quote"),
-        ('summary: "x\ndescription: "y"\n', "2:15", "the quote that opens in line 1 ends in line 2"),
+        ("summary: 'it's'\n", "1:14", "text goes on after the closing quote (inside single quotes write '' for one)"),
+        ('summary: "x\ndescription: "y"\n', "1:10", "this quote is closed only in line 2"),
         ("summary: a #b\n  c\n", "2:3", "what follows # in line 1 is a comment"),
         ("summary: a\x07\n", "1:11", "U+0007 is not allowed"),
         ("summary: *nobody\n", "1:10", 'alias "*nobody" has no anchor'),
@@ -175,7 +191,7 @@ def test_a_byte_order_mark_and_windows_line_ends_change_nothing() -> None:
     assert problems(content)[0].startswith("/l/0.yaml:4:17: services.web.kill-delay")
     made = plan(content.replace(b"soon", b"1s  # 1 is enough"))
     assert made.services["web"].kill_delay == 1.0
-    assert str(made.warnings[0]).startswith('/l/0.yaml:3:14: services.web.command: "#x" is cut off')
+    assert str(made.warnings[0]).startswith('/l/0.yaml:3:18: services.web.command: "#x" is cut off')
 
 
 def test_columns_count_characters_not_bytes() -> None:

@@ -75,7 +75,7 @@ def _alert(item: Item, merged: Merged, problems: Problems) -> Alert | None:
     for key in ("url", "on-check"):
         if key not in item.fields:
             place = item.removed[key].place if key in item.removed else item.place
-            problems.error(place, f"{at}.{key}", "is missing")
+            problems.consequence(place, f"{at}.{key}", "is missing", at, key)
     if given.get("on-check") == ():
         problems.error(item.fields["on-check"].place, f"{at}.on-check", "is an empty list, so nothing would be sent")
     if given.get("retry-backoff") == ():

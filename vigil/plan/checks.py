@@ -137,8 +137,12 @@ def _check(
     _judge_timeout(item, given, problems)
     kinds = [key for key in item.fields if key in PROBES]
     if len(kinds) != 1:
-        text = f"has {' and '.join(kinds)} (one of them)" if kinds else "has none of http, tcp and exec"
-        problems.error(item.fields[kinds[1]].place if kinds else item.place, at, text)
+        if kinds:
+            text = f"has {' and '.join(kinds)}, and a check has one of them (make two checks of it)"
+            problems.error(item.fields[kinds[1]].place, at, text)
+        else:
+            text = "has none of http, tcp and exec (write tcp: {port: 80}, or the like)"
+            problems.consequence(item.place, at, text, at, *PROBES)
         return None
     kind = kinds[0]
     node = item.fields[kind]

@@ -8,7 +8,6 @@ vigild's own environment is inherited anyway.
 from __future__ import annotations
 
 from vigil.model.suggest import quote
-from vigil.plan import explain
 from vigil.plan.problems import Place, Problems
 
 
@@ -17,8 +16,10 @@ def parse(path: str, content: bytes, problems: Problems) -> dict[str, str]:
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        row, column, why = explain.not_utf8(content, error.start)
-        problems.error(Place(path, row, column), "", why)
+        from vigil.plan import explain  # only wrong files need it
+
+        told = explain.not_utf8(content, error.start)
+        problems.error(Place(path, told.line, told.column, told.width), "", told.text)
         return {}
     variables: dict[str, str] = {}
     for number, full_line in enumerate(text.split("\n"), 1):

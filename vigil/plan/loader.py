@@ -54,7 +54,8 @@ def load(sources: Sources, *, check: bool = False, templates: bool = False) -> P
     others = _others(merged, outside, found, problems, templates=check or templates)
     for at, field, node in merged.discarded:
         field.parse(node, at, problems)
-    _warn_of_later(sources, merged, problems)
+    if problems.right:
+        _warn_of_later(sources, merged, problems)
     return Plan(
         summary=top.get("summary", ""),
         description=top.get("description", ""),

@@ -14,7 +14,7 @@ from vigil.plan.fields import ALIASES, KINDS, TOP, Field, Merge, fields_of
 from vigil.plan.problems import Place, Problems
 from vigil.plan.tree import Entry, Mapping, Node, Scalar, Sequence
 from vigil.plan.types import NAME_MAX, RESERVED_NAME
-from vigil.plan.values import is_null, keyed, warn_of_cut
+from vigil.plan.values import is_null, keyed, refusal, warn_of_cut
 
 _NAME_FIRST = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789")
 _NAME_REST = _NAME_FIRST | frozenset("_.-")
@@ -72,13 +72,24 @@ def _merge_kind(merged: Merged, kind: str, node: Node, problems: Problems) -> No
             merged.settings.clear()
         return
     if not isinstance(node, Mapping):
-        problems.error(node.place, kind, f"is {node.what}, not a mapping (write a name, a colon, and its keys below)")
+        dashes = ", without dashes" if isinstance(node, Sequence) else ""
+        text = f"is {node.what}, not a mapping (write a name, a colon, and its keys below{dashes})"
+        problems.error(node.place, kind, text)
         problems.broken = True
         return
     settings = _settings_of_alerts() if kind == "alerts" else {}
     given: dict[str, int] = {}
+    misplaced = _misplaced(kind, node)
+    if misplaced:
+        above = next((entry for entry in reversed(node.entries) if entry.place.line < misplaced[0].place.line), None)
+        whom = f"to be a key of {quote(above.key)}" if above is not None else "below a name"
+        text = f"stands where the names of {kind} do (indent it, {whom})"
+        problems.error(misplaced[0].place, f"{kind}.{misplaced[0].key}", text)
+        problems.broken = True
     for entry in node.entries:
         key = entry.key.replace("_", "-")
+        if entry in misplaced or (misplaced and is_null(entry.value)):
+            continue
         if key in settings:
             if key in given:
                 text = f"duplicate key {quote(entry.key)} (it is in line {given[key]} under another spelling)"
@@ -87,6 +98,16 @@ def _merge_kind(merged: Merged, kind: str, node: Node, problems: Problems) -> No
             _apply(merged, merged.settings, key, entry.value, settings[key], f"{kind}.{key}", problems)
         elif _good_name(kind, entry, problems):
             _merge_item(merged, kind, entry, problems)
+
+
+def _misplaced(kind: str, node: Mapping) -> list[Entry]:
+    """Keys of a service (or check...) that stand one level too high, as when they are not indented enough."""
+    known = fields_of(kind)
+    return [
+        entry
+        for entry in node.entries
+        if not isinstance(entry.value, Mapping) and not is_null(entry.value) and entry.key.replace("_", "-") in known
+    ]
 
 
 def _settings_of_alerts() -> dict[str, Field]:
@@ -123,10 +144,7 @@ def _merge_item(merged: Merged, kind: str, entry: Entry, problems: Problems) -> 
             problems.warn(entry.place, at, "is empty, so there is no such thing (are the lines below it indented?)")
         return
     if not isinstance(node, Mapping):
-        shown = quote(node.text) if isinstance(node, Scalar) else f"is {node.what},"
-        problems.error(
-            node.place, at, f"{shown} is not a mapping" if isinstance(node, Scalar) else f"{shown} not a mapping"
-        )
+        problems.error(node.place, at, refusal(node, f"a mapping{_as_keys(kind, node)}"))
         problems.broken = True
         return
     found = keyed(node, fields, at, problems, ALIASES)
@@ -144,6 +162,19 @@ def _merge_item(merged: Merged, kind: str, entry: Entry, problems: Problems) -> 
             item.removed[key] = value.value
 
 
+def _as_keys(kind: str, node: Node) -> str:
+    """How to write a service (or check...) that is no mapping."""
+    if isinstance(node, Sequence):
+        return " (leave out the dashes)"
+    if not isinstance(node, Scalar):
+        return ""
+    if " = " in node.text:
+        return " (write KEY: value, not KEY = value)"
+    if kind == "services" and len(node.text) <= 60:
+        return f" (write {{command: {quote(node.text)}}})"
+    return " (write its keys below, indented)"
+
+
 def _apply(
     merged: Merged, fields: dict[str, Node], key: str, node: Node, field: Field, at: str, problems: Problems
 ) -> bool:
@@ -152,7 +183,8 @@ def _apply(
     if isinstance(node, Scalar) and node.is_null:
         if old is not None:
             merged.discarded.append((at, field, fields.pop(key)))
-        warn_of_cut(node, at, problems, careful=key == "command")
+        if key != "command":  # without one it is told that it is nothing but a comment
+            warn_of_cut(node, at, problems, careful=False)
         return False
     if field.merge is Merge.APPEND:
         if field.single:

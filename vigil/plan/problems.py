@@ -8,7 +8,7 @@ log and to whoever asks for a replan.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
@@ -16,6 +16,9 @@ from vigil.model.api import Problem
 from vigil.model.errors import PlanError
 from vigil.model.suggest import hint, quote
 from vigil.plan.secrets import looks_secret
+
+if TYPE_CHECKING:
+    from vigil.plan.tree import Node
 
 _FIELD_MAX = 200
 
@@ -65,8 +68,15 @@ class Problems:
         self._hints_left = _HINTS_MAX
         # Dictionaries, because the same thing may be found twice: through an alias, or on the way through the layers.
         self._errors: dict[_Found, None] = {}
-        self._doubts: dict[_Found, None] = {}
+        self._doubts: dict[_Found, str] = {}  # to the field that an unknown key stands in; "" for all others
+        self._consequences: dict[_Found, tuple[str, tuple[str, ...]]] = {}
+        self._causes: set[tuple[str, str]] = set()
         self._warnings: dict[_Found, None] = {}
+
+    @property
+    def right(self) -> bool:
+        """Whether there is no error so far."""
+        return not self._errors and not self._consequences
 
     def text(self, file: str, text: str) -> None:
         """What is in a file, for excerpts."""
@@ -89,16 +99,35 @@ class Problems:
 
     def doubt(self, place: Place, field: str, text: str) -> None:
         """Something that is wrong, and that services can start without: an error where the plan is only checked."""
-        self._doubts[_Found(place, field, text)] = None
+        self._doubts[_Found(place, field, text)] = ""
 
-    def unknown_key(self, place: Place, field: str, key: str, known: Collection[str]) -> None:
-        """A key that nobody reads."""
-        self.doubt(place, field, f"unknown key {quote(key)}{self.hint(key, known)}")
+    def unknown_key(self, place: Place, field: str, key: str, known: Collection[str], value: Node | None) -> None:
+        """A key that nobody reads, with what to write instead where that can be guessed."""
+        from vigil.plan import foreign  # only wrong plans need it
+
+        advice = foreign.key(key, value, field, known)
+        if advice is not None and advice.cause:
+            if (place.file, advice.cause) in self._causes:
+                return
+            self._causes.add((place.file, advice.cause))
+        fix = f" ({advice.text})" if advice is not None else self.hint(key, known)
+        self._doubts[_Found(place, field, f"unknown key {quote(key)}{fix}")] = field[: -len(key)].rstrip(".")
+
+    def consequence(self, place: Place, field: str, text: str, owner: str, *words: str) -> None:
+        """An error that may be due to an unknown key of the field ``owner`` whose message has one of ``words``.
+
+        Where both are errors that one is enough: who misspells ``command`` need not be told that it is missing.
+        """
+        self._consequences[_Found(place, field, text)] = (owner, words)
 
     def conclude(self, *, check: bool) -> tuple[Problem, ...]:
         """The warnings, or PlanError with all errors and the warnings."""
-        errors = {**self._errors, **self._doubts} if check else self._errors
-        warnings = self._warnings if check else {**self._warnings, **self._doubts}
+        if check:
+            errors: list[_Found] = [*self._errors, *self._doubts, *filter(self._stands, self._consequences)]
+            warnings: list[_Found] = [*self._warnings]
+        else:
+            errors = [*self._errors, *self._consequences]
+            warnings = [*self._warnings, *self._doubts]
         if not errors and not warnings:
             return ()
         excerpt = _Excerpts(self._texts)
@@ -107,6 +136,12 @@ class Problems:
         if errors:
             raise PlanError(told, warned)
         return warned
+
+    def _stands(self, found: _Found) -> bool:
+        owner, words = self._consequences[found]
+        return not any(
+            other == owner and any(word in doubt.text for word in words) for doubt, other in self._doubts.items()
+        )
 
     def _told(self, all_found: Iterable[_Found], excerpt: Callable[[_Found], str]) -> tuple[Problem, ...]:
         def key(found: _Found) -> tuple[int, str, int, int]:
@@ -147,10 +182,15 @@ class _Excerpts:
         if not place.line or not self._left or place.file not in self._texts:
             return ""
         if place.file not in self._lines:
-            self._lines[place.file] = _lines(self._texts[place.file])
+            self._lines[place.file] = lines_of(self._texts[place.file])
         lines = self._lines[place.file]
         line = lines[place.line - 1][:_EXCERPT_MAX] if place.line <= len(lines) else ""
-        if not line.strip() or place.column > _EXCERPT_MAX or _secret(line) or looks_secret(_last_word(found.field)):
+        if (
+            not line.strip()
+            or place.column > _EXCERPT_MAX
+            or secret_line(line)
+            or looks_secret(_last_word(found.field))
+        ):
             return ""
         self._left -= 1
         return line
@@ -163,6 +203,8 @@ def shown(problem: Problem) -> str:
     """
     if not problem.excerpt:
         return str(problem)
+    from vigil.model.cells import cells
+
     at = problem.column - 1
     before, meant, after = (
         problem.excerpt[:at],
@@ -178,12 +220,12 @@ def shown(problem: Problem) -> str:
     room = max(20, room - len(before))
     if len(after) > room:
         after = after[:room] + "..."
-    mark = "^" * max(_cells(meant), 1)
-    return f"{problem}\n    {before}{meant}{after}\n    {' ' * _cells(before)}{mark}"
+    mark = "^" * max(cells(meant), 1)
+    return f"{problem}\n    {before}{meant}{after}\n    {' ' * cells(before)}{mark}"
 
 
-def _lines(text: str) -> list[str]:
-    """As YAML counts them: ``splitlines`` knows some ends that YAML does not."""
+def lines_of(text: str) -> list[str]:
+    """Lines as YAML counts them: ``splitlines`` knows some ends that YAML does not."""
     text = text.replace("\r\n", "\n")
     for end in _ENDS[1:]:
         text = text.replace(end, "\n")
@@ -194,7 +236,7 @@ def _last_word(field: str) -> str:
     return field.rpartition(".")[2]
 
 
-def _secret(line: str) -> bool:
+def secret_line(line: str) -> bool:
     """Whether a name in the line looks like a secret's, or an address in it has a password."""
     if "://" in line and "@" in line.partition("://")[2]:
         return True
@@ -209,15 +251,3 @@ def _printable(text: str) -> str:
 
 def _visible(text: str) -> str:
     return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
-
-
-def _cells(text: str) -> int:
-    """Columns of a terminal that a text takes."""
-    if text.isascii():
-        return len(text)
-    import unicodedata
-
-    return sum(
-        0 if unicodedata.combining(letter) else 2 if unicodedata.east_asian_width(letter) in "WF" else 1
-        for letter in text
-    )

@@ -111,7 +111,8 @@ def _judge_command(item: Item, given: dict[str, Any], problems: Problems) -> Non
         problems.error(null.place, at, "is nothing but a comment (quote it if the # is part of the command)")
     elif given.get("startup") == "enabled":
         place = null.place if null is not None else item.fields["startup"].place
-        problems.error(place, at, "is missing, and the service is enabled")
+        text = "is missing, and the service is enabled (write command: and what to run)"
+        problems.consequence(place, at, text, f"services.{item.name}", "command")
 
 
 def _from_files(
@@ -165,8 +166,11 @@ def _judge_names(item: Item, services: Collection[str], checks: Collection[str],
             if entry.text == item.name:
                 problems.error(entry.place, f"{at}.{key}", "the service names itself, which is a cycle of one")
             elif entry.text not in services:
-                text = f"there is no service {quote(entry.text)}{problems.hint(entry.text, services)}"
-                problems.error(entry.place, f"{at}.{key}", text)
+                from vigil.plan import foreign  # only wrong plans need it
+
+                fix = foreign.no_service(entry.text, services, checks) or problems.hint(entry.text, services)
+                text = f"there is no service {quote(entry.text)}{fix}"
+                problems.consequence(entry.place, f"{at}.{key}", text, "", "services:", '"services"')
     for key, name, place in _check_names(item):
         if name not in checks:
             problems.error(place, f"{at}.{key}", f"there is no check {quote(name)}{problems.hint(name, checks)}")

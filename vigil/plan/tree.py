@@ -7,13 +7,15 @@ parser's events and not on its documents, for four reasons: the text of a scalar
 
 from __future__ import annotations
 
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import msgspec
 
 from vigil.model.suggest import quote
-from vigil.plan import explain
 from vigil.plan.problems import Place, Problems
+
+if TYPE_CHECKING:
+    from vigil.plan import explain
 
 NODES_MAX = 100_000
 """The most nodes that a file may have, aliases counted with all that they stand for."""
@@ -38,9 +40,17 @@ class Scalar(msgspec.Struct, frozen=True):
     is_null: bool
     plain: bool  # without quotes
     comment: str = ""  # what follows a plain text on its line, where that is a comment; with the blanks before it
+    comment_place: Place | None = None  # of its "#"
     size = 1
 
     what = "a text"
+
+    def part(self, at: int, width: int) -> Place:
+        """Where some of the text stands; the place of all of it where that cannot be told (escapes, many lines)."""
+        quotes = 0 if self.plain else 1
+        if self.place.width == len(self.text) + 2 * quotes:
+            return self.place.part(at + quotes, width)
+        return self.place
 
 
 class Sequence(msgspec.Struct, frozen=True):
@@ -80,8 +90,10 @@ def parse(file: str, content: bytes, problems: Problems) -> Node | None:
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        line, column, why = explain.not_utf8(content, error.start)
-        problems.error(Place(file, line, column), "", why)
+        from vigil.plan import explain  # only wrong files need it
+
+        told = explain.not_utf8(content, error.start)
+        problems.error(Place(file, told.line, told.column, told.width), "", told.text)
         problems.broken = True
         return None
     problems.text(file, text)
@@ -110,7 +122,7 @@ class _Frame:
         self.items: list[Node] = []
         self.entries: dict[str, Entry] = {}
         self.key: Node | None = None  # of a mapping: the key whose value comes next
-        self.merged: list[Node] = []  # of a mapping: what ``<<`` stands for
+        self.merged: list[tuple[Place, Node]] = []  # of a mapping: what ``<<`` stands for, and where it is named
 
 
 class _Builder:
@@ -134,9 +146,13 @@ class _Builder:
             while parser.check_event():
                 self._take(parser.get_event())
         except MarkedYAMLError as error:
-            self._at(*explain.syntax(error, self.text, self.last))
+            from vigil.plan import explain  # only wrong files need it
+
+            self._at(explain.syntax(error, self.text, self.last))
         except YAMLError:
-            self._at(*explain.unprintable(self.text))
+            from vigil.plan import explain
+
+            self._at(explain.unprintable(self.text))
         finally:
             if parser is not None:
                 parser.dispose()
@@ -150,7 +166,7 @@ class _Builder:
         elif name == "MappingStartEvent" or name == "SequenceStartEvent":
             self._open(event, name == "MappingStartEvent")
         elif name == "MappingEndEvent" or name == "SequenceEndEvent":
-            self._close()
+            self._close(event)
         elif name == "AliasEvent":
             self._alias(event)
         elif name == "DocumentStartEvent":
@@ -169,15 +185,23 @@ class _Builder:
             self._error(place, "holds a character that no argument, variable or path can have (NUL, half a surrogate)")
             value = value.encode("utf-8", "replace").decode().replace("\0", "?")
         plain = event.style in (None, "")
-        comment = self._comment_at(event.end_mark.index) if plain and self.has_comments else ""
+        comment, comment_place = "", None
+        if plain and self.has_comments:
+            comment = self._comment_at(event.end_mark.index)
+            if comment:
+                comment_place = self._comment_place(event.end_mark, comment)
         is_null = (plain and value in NULLS and event.tag not in _STRING_TAGS) or event.tag == _TAG + "null"
-        self._add(Scalar(place, value, is_null, plain, comment), event.anchor)
+        self._add(Scalar(place, value, is_null, plain, comment, comment_place), event.anchor)
 
     def _comment_at(self, at: int) -> str:
         if self.text[at : at + 1] not in (" ", "\t"):
             return ""
         rest = self.text[at : at + _COMMENT_MAX].splitlines()[0]
         return rest.rstrip() if rest.lstrip(" \t").startswith("#") else ""
+
+    def _comment_place(self, end: Any, comment: str) -> Place:
+        blanks = comment.index("#")
+        return Place(self.file, end.line + 1, end.column + 1 + blanks, len(comment) - blanks)
 
     def _open(self, event: Any, is_mapping: bool) -> None:
         place = self._place(event)
@@ -189,12 +213,15 @@ class _Builder:
             self.anchors[event.anchor] = None
         self.frames.append(_Frame(place, is_mapping, event.anchor))
 
-    def _close(self) -> None:
+    def _close(self, event: Any) -> None:
         frame = self.frames.pop()
         node: Node
+        end = event.end_mark
+        if frame.place.line == end.line + 1 and self.text[end.index - 1 : end.index] in ("]", "}"):
+            frame.place = msgspec.structs.replace(frame.place, width=end.column + 1 - frame.place.column)
         if frame.is_mapping:
-            for merged in frame.merged:
-                self._inherit(frame, merged)
+            for place, merged in frame.merged:
+                self._inherit(frame, place, merged)
             node = Mapping(frame.place, tuple(frame.entries.values()), frame.size)
         else:
             node = Sequence(frame.place, tuple(frame.items), frame.size)
@@ -204,7 +231,7 @@ class _Builder:
         place = self._place(event)
         node = self.anchors.get(event.anchor)
         if node is not None:
-            self._add(node, None)
+            self._add(node, None, place)
         elif event.anchor in self.anchors:
             self._stop(place, f"alias {quote('*' + event.anchor)} is part of what it stands for")
         else:
@@ -213,7 +240,7 @@ class _Builder:
                 f"alias {quote('*' + event.anchor)} has no anchor{self.problems.hint(event.anchor, self.anchors)}",
             )
 
-    def _add(self, node: Node, anchor: str | None) -> None:
+    def _add(self, node: Node, anchor: str | None, alias: Place | None = None) -> None:
         if anchor:
             self.anchors[anchor] = node
         if not self.frames:
@@ -226,10 +253,15 @@ class _Builder:
         elif frame.key is None:
             frame.key = node
         else:
-            self._pair(frame, frame.key, node)
+            self._pair(frame, frame.key, node, alias or node.place)
             frame.key = None
 
-    def _pair(self, frame: _Frame, key: Node, value: Node) -> None:
+    def _pair(self, frame: _Frame, key: Node, value: Node, at: Place) -> None:
+        if isinstance(key, Mapping) and _touches(frame.place, key.place):
+            from vigil.plan import explain  # only wrong files need it
+
+            frame.key = None
+            self._stop(msgspec.structs.replace(frame.place, width=2), explain.template("{{"))
         if not isinstance(key, Scalar) or key.is_null:
             frame.key = None  # it is no part of the path in the message
             what = "empty" if isinstance(key, Scalar) else key.what
@@ -241,13 +273,14 @@ class _Builder:
         elif key.text == "<<" and key.plain:
             if frame.merged:
                 self._error(key.place, 'duplicate key "<<" (write <<: [*one, *other])')
-            frame.merged.extend(value.items if isinstance(value, Sequence) else (value,))
+            frame.merged.extend((at, node) for node in (value.items if isinstance(value, Sequence) else (value,)))
         else:
             frame.entries[key.text] = Entry(key.text, key.place, value)
 
-    def _inherit(self, frame: _Frame, node: Node) -> None:
+    def _inherit(self, frame: _Frame, place: Place, node: Node) -> None:
         if not isinstance(node, Mapping):
-            self._error(node.place, f'"<<" takes a mapping or a list of mappings, and this is {node.what}')
+            what = node.what if not isinstance(node, Scalar) or node.is_null else quote(node.text)
+            self._error(place, f'"<<" takes a mapping or a list of mappings, and this is {what}')
             return
         for entry in node.entries:
             if entry.key not in frame.entries:
@@ -273,13 +306,18 @@ class _Builder:
         self._error(place, text)
         raise _Stop
 
-    def _at(self, line: int, column: int, text: str) -> NoReturn:
-        self.problems.error(Place(self.file, line, column), "", text)
+    def _at(self, told: explain.Told) -> NoReturn:
+        self.problems.error(Place(self.file, told.line, told.column, told.width), "", told.text)
         raise _Stop
 
     def _bad_tag(self, place: Place, tag: str) -> None:
         shown = tag.replace(_TAG, "!!")
         self._error(place, f"tag {quote(shown)} means nothing here (quote the text if the tag is part of it)")
+
+
+def _touches(outer: Place, inner: Place) -> bool:
+    """``{{``, which is a mapping as the key of a mapping, is meant by nobody who writes YAML."""
+    return outer.line == inner.line and outer.column + 1 == inner.column
 
 
 def _is_text(value: str) -> bool:

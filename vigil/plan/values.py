@@ -15,6 +15,7 @@ from vigil.model import signals
 from vigil.model.suggest import quote
 from vigil.plan import words
 from vigil.plan.problems import Problems
+from vigil.plan.secrets import looks_secret
 from vigil.plan.tree import Entry, Mapping, Node, Scalar, Sequence
 
 T = TypeVar("T")
@@ -23,10 +24,9 @@ Parser = Callable[[Node, str, Problems], T | None]
 """Takes a node, the field's name for messages, and where to report."""
 
 _DIGITS = frozenset("0123456789")
+_ENDLESS = frozenset(("infinity", "infinite", "inf", "unlimited", "forever", "never", "none", "off", "no", "false"))
 _BOOLEANS = {"true": True, "True": True, "TRUE": True, "false": False, "False": False, "FALSE": False}
 _OLD_BOOLEANS = {"yes": "true", "on": "true", "y": "true", "no": "false", "off": "false", "n": "false"}
-_SWITCHES = {"yes": "enabled", "on": "enabled", "true": "enabled"}
-_SWITCHES |= {"no": "disabled", "off": "disabled", "false": "disabled"}
 
 
 def string(node: Node, at: str, problems: Problems) -> str | None:
@@ -62,10 +62,10 @@ class Integer:
         if text is None:
             return None
         digits = text[1:] if text[:1] in ("-", "+") else text
+        limit = f"from {self.low} to {self.high}"
         if not digits or set(digits) - _DIGITS:
-            problems.error(node.place, at, f"{quote(text)} is not a whole number")
+            problems.error(node.place, at, f"{quote(text)} is not a whole number (write one {limit})")
         elif len(digits) > 20 or not self.low <= int(text) <= self.high:
-            limit = f"from {self.low} to {self.high}"
             problems.error(node.place, at, f"{quote(text)} is out of range (it must be {limit})")
         else:
             return int(text)
@@ -117,6 +117,10 @@ class Duration:
             return None
         if text in self.words_for_none:
             return float("inf")
+        if text.lower() in _ENDLESS:
+            fix = f"write {self.words_for_none[0]}" if self.words_for_none else "it must end: write 1h, or leave it out"
+            problems.error(node.place, at, f"{quote(text)} is not a duration ({fix})")
+            return None
         try:
             seconds = durations.parse(text)
         except ValueError as error:
@@ -147,8 +151,9 @@ class Choice:
         text = scalar(node, at, problems, expected)
         if text is None or text in options:
             return text
-        meant = _SWITCHES.get(text.lower())
-        fix = f" (write {meant})" if meant in options else problems.hint(text, options)
+        from vigil.plan import foreign  # only wrong plans need it
+
+        fix = foreign.value(text, options) or problems.hint(text, options)
         problems.error(node.place, at, f"{quote(text)} is not {expected}{fix}")
         return None
 
@@ -187,37 +192,45 @@ def path(node: Node, at: str, problems: Problems) -> str | None:
     text = string(node, at, problems)
     if text is None or text.startswith("/"):
         return text
-    problems.error(node.place, at, f"{quote(text)} is not an absolute path (it must begin with /)")
+    filled = text[:1] == "~" or _is_placeholder(text.partition("/")[0])
+    fix = "nothing is filled in here: write it out" if filled else "it must begin with /"
+    problems.error(node.place, at, f"{quote(text)} is not an absolute path ({fix})")
     return None
 
 
 def command(node: Node, at: str, problems: Problems) -> tuple[str, ...] | None:
     """The argv of a command: a text that is split into words, or a list that is taken as it is."""
     if isinstance(node, Sequence):
-        argv = _texts(node, at, problems)
-        if argv is None:
+        listed = _texts(node, at, problems)
+        if listed is None:
             return None
-        if argv and argv[0]:
-            return argv
-        problems.error(
-            node.place, at, "is an empty list" if not argv else "begins with an empty word, which is no program"
-        )
-        return None
+        if not listed or not listed[0]:
+            fault = "begins with an empty word, which is no program" if listed else "is an empty list"
+            problems.error(node.place, at, fault)
+            return None
+        if len(listed) == 1 and " " in listed[0].strip():
+            fault = (
+                "is one word with blanks, and so the name of a program (write a text without brackets, or each word)"
+            )
+            problems.warn(node.place, at, fault)
+        return listed
     text = scalar(node, at, problems, "a text or a list of texts")
     if text is None or not isinstance(node, Scalar):
         return None
     try:
         argv, cut = words.command(text)
-    except ValueError as error:
+    except words.Fault as error:
         # A quote is often open only because YAML took the rest of the line for a comment.
         ends = f" (YAML cut off {quote(node.comment.strip())} as a comment: quote the whole)" if node.comment else ""
-        problems.error(node.place, at, str(error) + ends)
+        problems.error(node.part(error.at, error.width) if text else node.place, at, str(error) + ends)
         return None
     warn_of_cut(node, at, problems, careful=True)
     if cut:
-        problems.warn(
-            node.place, at, f"{quote(cut)} is cut off as a comment (quote the # if it is part of the command)"
-        )
+        what = f"{quote(cut.text)} is cut off as a comment (quote the # if it is part of the command)"
+        problems.warn(node.part(cut.at, cut.width), at, what)
+    odd = words.oddity(text, argv)
+    if odd:
+        problems.warn(node.part(odd.at, odd.width), at, odd.text)
     return argv
 
 
@@ -233,8 +246,7 @@ class Listed(Generic[T]):
         """The values, if all of them are right."""
         if not isinstance(node, Sequence):
             shown = f"{quote(node.text)} is" if isinstance(node, Scalar) else f"is {node.what},"
-            fix = f" (write [{node.text}])" if isinstance(node, Scalar) and node.text.isidentifier() else ""
-            problems.error(node.place, at, f"{shown} not a list{fix}")
+            problems.error(node.place, at, f"{shown} not a list{_as_list(node)}")
             return None
         values = []
         for entry in node.items:
@@ -245,6 +257,17 @@ class Listed(Generic[T]):
             if value is not None:
                 values.append(value)
         return tuple(values) if len(values) == len(node.items) else None
+
+
+def _as_list(node: Node) -> str:
+    if isinstance(node, Mapping):
+        names = [entry.key for entry in node.entries]
+    elif isinstance(node, Scalar) and node.text[:1] == "-" and node.text[1:2].isalnum():
+        return f" (write a blank behind the dash: - {node.text[1:]})" if len(node.text) < 40 else ""
+    else:
+        names = node.text.replace(",", " ").split() if isinstance(node, Scalar) else []
+    simple = all(name.replace("-", "").replace(".", "").replace("_", "").isalnum() for name in names)
+    return f" (write [{', '.join(names)}])" if names and simple and sum(map(len, names)) < 60 else ""
 
 
 class OneOrListed(Listed[T]):
@@ -271,7 +294,8 @@ class Mapped(Generic[T]):
     def __call__(self, node: Node, at: str, problems: Problems) -> dict[str, T] | None:
         """The values that are right, under their names."""
         if not isinstance(node, Mapping):
-            problems.error(node.place, at, refusal(node, "a mapping (write name: value)"))
+            dashes = ", without dashes" if isinstance(node, Sequence) else ""
+            problems.error(node.place, at, refusal(node, f"a mapping (write NAME: value{dashes})"))
             return None
         values = {}
         for entry in node.entries:
@@ -297,7 +321,7 @@ def keyed(
         key = entry.key.replace("_", "-")
         key = aliases.get(key, key) if aliases else key
         if key not in known:
-            problems.unknown_key(entry.place, f"{prefix}{entry.key}", entry.key, known)
+            problems.unknown_key(entry.place, f"{prefix}{entry.key}", entry.key, known, entry.value)
         elif key not in found or (found[key].inherited and not entry.inherited):
             found[key] = entry
         elif not entry.inherited:
@@ -319,12 +343,14 @@ class Block:
     def __call__(self, node: Node, at: str, problems: Problems) -> dict[str, Any] | None:
         """The values of the keys that are right."""
         if not isinstance(node, Mapping):
-            problems.error(node.place, at, refusal(node, "a mapping"))
+            main = self.required[0] if self.required else next(iter(self.fields))
+            fix = f" (write {{{main}: {node.text}}})" if isinstance(node, Scalar) and len(node.text) <= 60 else ""
+            problems.error(node.place, at, refusal(node, f"a mapping{fix}"))
             return None
         found = self.nodes(node, at, problems)
         for key in self.required:
             if key not in found:
-                problems.error(node.place, f"{at}.{key}", "is missing")
+                problems.consequence(node.place, f"{at}.{key}", "is missing", at, f"{key}")
         values = {key: self.fields[key](value, f"{at}.{key}", problems) for key, value in found.items()}
         return {key: value for key, value in values.items() if value is not None}
 
@@ -352,10 +378,18 @@ def is_null(node: Node) -> bool:
 
 def scalar(node: Node, at: str, problems: Problems, expected: str) -> str | None:
     """The text of a node that must be one."""
-    if isinstance(node, Scalar):
+    if not isinstance(node, Scalar):
+        problems.error(node.place, at, refusal(node, expected))
+    elif not expected.startswith("a text") and _is_placeholder(node.text):
+        text = f"{quote(node.text)} is a placeholder, and nothing fills it in here (write what it stands for)"
+        problems.error(node.place, at, text)
+    else:
         return node.text
-    problems.error(node.place, at, refusal(node, expected))
     return None
+
+
+def _is_placeholder(text: str) -> bool:
+    return text.startswith(("${", "{{", "%(")) or (text[:1] == "$" and text[1:].isidentifier())
 
 
 def refusal(node: Node, expected: str) -> str:
@@ -377,5 +411,6 @@ def warn_of_cut(node: Scalar, at: str, problems: Problems, *, careful: bool) -> 
     set_apart = sharp > 1 or comment[:sharp] == "\t"
     if spaced and (set_apart or not careful):
         return
-    text = quote(comment.strip())
-    problems.warn(node.place, at, f"{text} is cut off as a comment (quote the whole if it is part of the text)")
+    shown = "what follows the #" if looks_secret(at.rpartition(".")[2]) else quote(comment.strip())
+    text = f"{shown} is cut off as a comment (quote the whole if it is part of the text)"
+    problems.warn(node.comment_place or node.place, at, text)
