@@ -6,6 +6,7 @@ import fcntl
 import json
 import os
 import pty
+import re
 import select
 import signal
 import struct
@@ -20,10 +21,10 @@ from typing import Any
 
 import msgspec
 import pytest
-from docopt import parse_options
+from docopt import docopt, parse_options
 
 from tests.unit.api_world import NOW, World, service, world
-from vigil.cli import arguments, moment
+from vigil.cli import arguments, completion, moment, usage
 from vigil.cli.arguments import Arguments
 from vigil.cli.terminal import Output
 from vigil.cli.usage import TEXT
@@ -120,13 +121,38 @@ def test_help_fits_a_terminal() -> None:
 
 
 def test_the_options_that_are_checked_are_those_that_docopt_reads() -> None:
-    ours = arguments._options()
-    theirs = {}
-    for option in parse_options(TEXT):
-        for spelling in filter(None, (option.short, option.longer)):
-            theirs[spelling] = (option.longer, option.argcount == 1)
+    ours = {(option.long, option.short or None, bool(option.value)) for option in usage.options()}
+    theirs = {(option.longer, option.short, option.argcount == 1) for option in parse_options(TEXT)}
     assert ours == theirs
-    assert len(ours) == 13
+    assert len(ours) == 12
+
+
+def test_the_part_of_the_usage_text_that_is_read_for_a_command_says_the_same_as_the_whole() -> None:
+    for form in usage.forms():
+        operands = [re.sub(r"[^A-Z]", "", operand).lower() for operand in form.operands]
+        options = [
+            "--timeout=5s" if name == "--timeout" else name
+            for name in form.options
+            if name[2:] not in ("lines", "since")
+        ]
+        for line in ([*form.words, *operands], [*form.words, *operands, *options, "--format=json"]):
+            part, whole = docopt(usage.of(form.words[0]), line), docopt(TEXT, line)
+            assert dict(part) == {name: value for name, value in whole.items() if name in part}
+            assert {name for name, value in whole.items() if value and name not in part} == set()
+
+
+def test_the_forms_are_all_that_the_usage_text_allows() -> None:
+    lines = [str(form) for form in usage.forms()]
+    assert len(set(lines)) == len(lines) == 24
+    for line in ("services [NAME...]", "services signal SIGNAL NAME...", "plan check [DIR]", "plan", "vigild status"):
+        assert f"vigil {line}" in lines
+
+
+def test_every_command_is_explained_in_the_help() -> None:
+    told = usage.summaries()
+    for form in usage.forms():
+        assert completion._summary(form.words), form
+    assert told["vigild stop"] == "Stop all services in order, then vigild"
 
 
 WRONG = [
@@ -152,7 +178,16 @@ WRONG = [
     ("start", '"start" needs the name of a service'),
     ("services stop", '"stop" needs the name of a service'),
     ("start -- -x", '"-x" is not the name of a service'),
-    ("signal HUP", '"signal" needs a signal and the name of a service'),
+    ("signal HUP", '"signal" needs a signal and the name of a service: vigil signal SIGNAL NAME...'),
+    ("plan chek", '"chek" is not a command of plan (did you mean "check"?)'),
+    ("plan check a b", '"b" is one word too many for "vigil plan check"'),
+    ("plan check --format json", '"--format" does not go with "plan check"'),
+    ("plan show --format table", '"table" is not a format of "plan show" (there are yaml, json)'),
+    ("replan web", '"web" is one word too many for "vigil replan"'),
+    ("replan --dry", '"--dry" is not an option'),
+    ("start web --dry-run", '"--dry-run" does not go with "start"'),
+    ("completion", '"completion" needs one of bash, zsh or fish'),
+    ("completion ksh", '"ksh" is not a command of completion (did you mean "zsh"?)'),
     ("signal HPU web", '"HPU" is not a signal'),
     ("start web --timeout 5", '--timeout: "5" has no unit'),
     ("start web --timeout soon", '--timeout: "soon" is not a duration'),
@@ -209,6 +244,14 @@ def read(line: str) -> dict[str, Any]:
         ("logs --lines=0 --format json", {"command": "logs", "format": "json", "lines": 0}),
         ("logs --since 17 vigild", {"command": "logs", "format": "text", "since": "17", "names": ["vigild"]}),
         ("changes", {"command": "changes"}),
+        ("replan", {"command": "replan"}),
+        ("replan --dry-run --no-restart --no-wait --timeout 5s",
+         {"command": "replan", "dry_run": True, "no_restart": True, "wait": False, "timeout": 5.0}),
+        ("plan", {"command": "plan", "action": "show", "format": "yaml"}),
+        ("plan show --format json", {"command": "plan", "action": "show", "format": "json"}),
+        ("plan check ./layers", {"command": "plan", "action": "check", "folder": "./layers", "format": ""}),
+        ("plan schema", {"command": "plan", "action": "schema", "format": "json"}),
+        ("completion fish", {"command": "completion", "action": "fish", "format": ""}),
         ("changes 7 --format yaml", {"command": "changes", "change": "7", "format": "yaml"}),
         ("system-info", {"command": "system-info"}),
         ("vigild status", {"command": "vigild", "action": "status"}),
@@ -268,7 +311,7 @@ def test_the_table_of_services_lines_up_and_shows_what_there_is(w: World) -> Non
     def fill() -> None:
         w.overlord.entries = {
             "a-service-with-a-long-name": service("a-service-with-a-long-name", current_since=ago(7505), restarts=12),
-            "db": service("db", current=ServiceState.BACKOFF, pid=None, startup="disabled", on_success="ignore"),
+            "db": service("db", current=ServiceState.INACTIVE, pid=None, startup="disabled", on_success="ignore"),
             "web": service("web", current=ServiceState.STOPPING, pid=4194304, stop_signal="SIGRTMIN+3"),
         }
 
@@ -280,11 +323,51 @@ def test_the_table_of_services_lines_up_and_shows_what_there_is(w: World) -> Non
             "On-Success  On-Failure  Stop-Signal"
         ),
         "a-service-with-a-long-name  enabled   active    42       2h 5m   12        restart     restart     SIGTERM",
-        "db                          disabled  backoff   -        -       0         ignore      restart     SIGTERM",
+        "db                          disabled  inactive  -        -       0         ignore      restart     SIGTERM",
         "web                         enabled   stopping  4194304  -       0         restart     restart     SIGRTMIN+3",
     ]
     assert (done.returncode, done.stderr) == (0, "")
-    assert vigil(w, "services", "list", "web").stdout.count("\n") == 2
+    assert vigil(w, "services", "list", "web").stdout.splitlines()[1].startswith("web  ")
+
+
+def test_what_no_column_says_is_told_below_the_table(w: World) -> None:
+    crash = api.Exit(code=7, signal=None, reason="exited with code 7", time=NOW, output=["1", "2", "3", "no disk"])
+
+    def fill() -> None:
+        w.overlord.entries = {
+            "api": service("api", pending_restart=True),
+            "db": service("db", current=ServiceState.BACKOFF, cause="exited with code 7, starts again", exit=crash),
+            "ok": service("ok", exit=crash),
+            "web": service("web", current=ServiceState.STARTING, waiting_for=["cache", "db"]),
+        }
+
+    w.call(fill)
+    assert vigil(w, "services").stdout.splitlines()[5:] == [
+        "",
+        "api: pending restart: it runs with what the plan said before",
+        "db: exited with code 7, starts again",
+        "  2",
+        "  3",
+        "  no disk",
+        "web: waits for cache and db",
+    ]
+    assert vigil(w, "services", "ok").stdout.splitlines()[2:] == [
+        "",
+        "ok: autostart",
+        "  its last run exited with code 7 at 2026-03-21 12:00:00.000",
+        "  2",
+        "  3",
+        "  no disk",
+    ]
+
+
+def test_columns_line_up_with_wide_and_joining_characters() -> None:
+    rows = [("漢字", "x"), ("e\u0301", "y"), ("plain", "🎉"), ("", "z")]
+    output = Output(color=False)
+    lines: list[str] = []
+    output.safe_line = lines.append  # type: ignore[method-assign]
+    output.table(("Name", "B"), rows)
+    assert lines == ["Name   B", "漢字   x", "e\u0301      y", "plain  🎉", "       z"]
 
 
 def test_empty_lists_say_so(w: World) -> None:
@@ -433,8 +516,11 @@ def test_states_are_coloured_on_a_terminal_only(w: World) -> None:
 def test_a_log_cannot_command_the_terminal(w: World) -> None:
     w.call(lambda: w.logs.write("web", "\x1b]0;owned\x07\r\x9b2J\x7f\x00\ttab ü"))
     _, seen = OnTerminal(w, "logs").finish()
-    line = "2026-03-21 12:00:00.000 [web] [stdout] \\x1b]0;owned\\x07\\r\\x9b2J\\x7f\\x00\ttab ü"
-    assert seen.decode() == line + "\r\n"
+    written = "\\x1b]0;owned\\x07\\r\\x9b2J\\x7f\\x00\ttab ü"
+    head = "\x1b[2m2026-03-21 12:00:00.000\x1b[0m \x1b[34m[web]\x1b[0m \x1b[2m[stdout]\x1b[0m "
+    assert seen.decode() == f"{head}{written}\r\n"
+    _, seen = OnTerminal(w, "logs", "--no-color").finish()
+    assert seen.decode() == f"2026-03-21 12:00:00.000 [web] [stdout] {written}\r\n"
     assert not set(seen) & (set(range(32)) - {9, 10, 13})
     _, seen = OnTerminal(w, "logs", "--format", "json").finish()
     assert json.loads(seen)["message"] == "\x1b]0;owned\x07\r\x9b2J\x7f\x00\ttab ü"
@@ -450,8 +536,10 @@ def test_errors_cannot_command_the_terminal(w: World) -> None:
 
 def test_a_terminal_shows_progress_and_takes_it_away(w: World) -> None:
     w.overlord.ends = None
+    web = service("web", current=ServiceState.STARTING, waiting_for=["db"])
+    w.call(lambda: w.overlord.entries.update(web=web))
     terminal = OnTerminal(w, "start", "web")
-    terminal.until(b"start: web doing (0s)")
+    terminal.until(b"\r\x1b[Kstart: web is starting, waits for db (1s)")
     w.call(lambda: w.overlord.finish("1", ChangeStatus.DONE, None))
     code, seen = terminal.finish()
     assert code == 0

@@ -15,7 +15,7 @@ import pytest
 
 from tests.unit.api_world import World, world
 from vigil.client import places, wire
-from vigil.client.client import Client, Lagged, ended
+from vigil.client.client import Client, Lagged, Restarted, ended
 from vigil.client.errors import BadAnswer, Lost, Refused, Unreachable
 from vigil.model import api
 from vigil.model.states import ChangeStatus, ServiceState
@@ -132,9 +132,10 @@ def test_fields_that_are_not_known_are_ignored(tmp_path: Path) -> None:
     [
         (b"SSH-2.0-OpenSSH_9.2\r\n", "does not speak HTTP"),
         (b"HTTP/1.1 twohundred\r\n\r\n", "twohundred"),
-        (http(b"<html>"), "makes no sense"),
+        (http(b"<html>"), r"what answers at .*/s is not vigild \(HTTP status 200\)"),
+        (http(b"{}", b"HTTP/1.1 404 Not Found\r\nServer: Docker\r\n"), r"not vigild \(HTTP status 404, Docker\)"),
         (http(b'{"type":"sync","result":{}}'), "not understood"),
-        (http(b'["sync"]'), "makes no sense"),
+        (http(b'["sync"]'), "is not vigild"),
         (b"HTTP/1.1 200 OK\r\nContent-Length: x\r\n\r\n", "Content-Length"),
         (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", "chunk"),
         (b"HTTP/1.1 200 OK\r\nX: " + b"y" * 100_000, "does not speak HTTP"),
@@ -291,40 +292,71 @@ def test_a_socket_left_behind_is_said(tmp_path: Path) -> None:
 
 def test_a_file_is_no_socket(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
-    with pytest.raises(Unreachable, match="/file is not a socket"):
+    with pytest.raises(Unreachable, match="/file is a file, not a socket"):
         Client(str(tmp_path / "file")).services()
+    with pytest.raises(Unreachable, match=f"{tmp_path} is a directory, not a socket"):
+        Client(str(tmp_path)).services()
     with pytest.raises(Unreachable, match="/file is not a directory"):
         Client(str(tmp_path / "file" / "s")).services()
 
 
 def test_a_path_that_is_too_long_is_no_traceback(tmp_path: Path) -> None:
-    with pytest.raises(Unreachable, match=r"x: .*too long"):
+    with pytest.raises(Unreachable, match=r"at most 107 bytes, and /x+ has 201"):
         Client("/" + "x" * 200).services()
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be somebody else")
-def test_no_permission_is_said_with_the_uid() -> None:
+def test_a_socket_of_another_kind_is_said(tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as other:
+        other.bind(str(tmp_path / "s"))
+        with pytest.raises(Unreachable, match=r"the socket .*/s is of another kind"):
+            Client(str(tmp_path / "s")).services()
+
+
+ALONE = "it is for root alone (mode {}), and you are nobody (become root, or start vigild with --socket-group)"
+MEMBERS = "it is for root and the group {} (mode 0660), and you are nobody (become a member of that group, or root)"
+
+
+@pytest.mark.parametrize(
+    ("mode", "gid", "folder_mode", "words"),
+    [
+        (0o600, 0, 0o755, ALONE.format("0600")),
+        (0o660, 0, 0o755, ALONE.format("0660")),
+        (0o660, 4, 0o755, MEMBERS.format("adm")),
+        (0o660, 54321, 0o755, MEMBERS.format("54321")),
+        (0o666, 0, 0o700, "no permission to enter {folder}, where the socket {path} should be (you are nobody)"),
+    ],
+)
+def test_no_permission_is_said_with_who_has_it(mode: int, gid: int, folder_mode: int, words: str, root: None) -> None:
+    import grp  # noqa: F401 - as nobody it could perhaps not be loaded from where this Python is
     import tempfile
 
-    with tempfile.TemporaryDirectory() as folder:
-        os.chmod(folder, 0o755)
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
         path = f"{folder}/s"
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
             listener.bind(path)
-            os.chmod(path, 0o600)
+            os.chown(path, 0, gid)
+            os.chmod(path, mode)
+            os.chmod(folder, folder_mode)
             listener.listen(1)
+            read, write = os.pipe()
             child = os.fork()
             if child == 0:
                 try:
+                    os.setgroups([])
+                    os.setgid(65534)
                     os.setuid(65534)
                     Client(path).services()
                 except Unreachable as problem:
-                    wanted = f"no permission to use the socket {path} (you are uid 65534)"
-                    os._exit(0 if str(problem) == wanted else 1)
+                    os.write(write, str(problem).encode())
                 finally:
-                    os._exit(2)
-            _, status = os.waitpid(child, 0)
-    assert os.waitstatus_to_exitcode(status) == 0
+                    os._exit(0)
+            os.close(write)
+            os.waitpid(child, 0)
+    said = os.read(read, 4096).decode()
+    os.close(read)
+    if not words.startswith("no permission"):
+        words = f"no permission to use the socket {path}: {words}"
+    assert said == words.format(folder=folder, path=path)
 
 
 def test_the_usual_places_are_tried_in_order_and_all_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -361,11 +393,14 @@ def test_a_directory_in_tmp_that_others_can_write_is_not_trusted() -> None:
 # Followers.
 
 
-def numbers(entries: list[api.LogEntry | Lagged]) -> list[str]:
-    return [entry.message for entry in entries if isinstance(entry, api.LogEntry)]
+Event = api.LogEntry | Lagged | Restarted
 
 
-def take(stream: Iterator[api.LogEntry | Lagged], count: int) -> list[api.LogEntry | Lagged]:
+def numbers(entries: list[Event]) -> list[str]:
+    return [entry.message if isinstance(entry, api.LogEntry) else type(entry).__name__ for entry in entries]
+
+
+def take(stream: Iterator[Event], count: int) -> list[Event]:
     return [next(stream) for _ in range(count)]
 
 
@@ -408,7 +443,7 @@ def test_follow_starts_anew_with_another_boot(w: World) -> None:
     w.call(lambda: w.logs.write("web", "old"))
     stream = Client(w.path).follow([], 1)
     assert numbers(take(stream, 1)) == ["old"]
-    thread, results = in_thread(lambda: numbers(take(stream, 2)))
+    thread, results = in_thread(lambda: numbers(take(stream, 3)))
     w.until(lambda: w.logs.followers)
     w.end()
 
@@ -422,7 +457,7 @@ def test_follow_starts_anew_with_another_boot(w: World) -> None:
     w.until(lambda: w.logs.followers)
     w.call(lambda: w.logs.write("web", "newer"))
     thread.join(30)
-    assert results == [["new", "newer"]]
+    assert results == [["Restarted", "new", "newer"]]
 
 
 def test_follow_tells_what_was_lost(tmp_path: Path) -> None:
@@ -464,7 +499,7 @@ def test_a_stop_whose_answer_is_lost_with_vigild_itself_is_done(tmp_path: Path) 
         script.listener.close()
         os.unlink(script.path)
         thread.join(30)
-    assert results == [None]
+    assert results == [b'{"action":"stop"}']
 
 
 def test_a_restart_whose_answer_is_lost_is_not_asked_for_twice(tmp_path: Path) -> None:

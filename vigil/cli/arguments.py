@@ -10,32 +10,32 @@ import os
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
-from vigil.cli.usage import TEXT
+from vigil.cli import usage
+from vigil.cli.usage import Form
 from vigil.model.errors import UsageError
 from vigil.model.suggest import hint
 
-ACTIONS = ("start", "stop", "restart")
-_DAEMON_ACTIONS = ("status", "stop", "restart")
-_COMMANDS = ("services", *ACTIONS, "signal", "logs", "changes", "system-info", "vigild")
-_WAITING = {"--no-wait", "--timeout"}
-_OWN_OPTIONS = {**dict.fromkeys(ACTIONS, _WAITING), "logs": {"--follow", "--lines", "--since"}}
-_SPECIAL = _WAITING | _OWN_OPTIONS["logs"]
+CHANGES = ("start", "stop", "restart", "signal")  # of services; "services start" is the same as "start"
+_OPERANDS = {"NAME": "the name of a service", "SERVICE": "the name of a service", "SIGNAL": "a signal"}
 
 
 class Arguments:
     """What was asked for."""
 
     def __init__(self) -> None:
-        self.command = ""  # services, start, stop, restart, signal, logs, changes, system-info, vigild
-        self.action = ""  # status, stop, restart; of vigild only
+        self.command = ""  # services, start, stop, restart, signal, logs, replan, plan, changes...
+        self.action = ""  # of vigild, plan and completion: its second word
         self.names: list[str] = []
         self.signal: str | None = None
         self.change: str | None = None
+        self.folder: str | None = None
         self.socket: str | None = None
         self.format = "table"
         self.color = True
         self.wait = True
         self.timeout: float | None = None
+        self.dry_run = False
+        self.no_restart = False
         self.follow = False
         self.lines: int | None = None
         self.since: str | None = None
@@ -56,47 +56,36 @@ def wants(argv: Sequence[str]) -> str | None:
 def read(argv: Sequence[str]) -> Arguments:
     """What ``argv`` asks for; UsageError names the word that is wrong."""
     options, words = _sort(argv)
-    command, action = _command(words)
-    for name in options:
-        if name in _SPECIAL and name not in _OWN_OPTIONS.get(action or command, ()):
-            _wrong(f'"{name}" does not go with "{command}"')
-    parsed = _docopt(options, words, command)
+    form = _form(words)
+    _own(options, form)
+    parsed = _docopt(options, words)
     told = Arguments()
-    told.command = command
-    told.names = list(parsed["SERVICE"] or parsed["NAME"])
-    if command == "services":
-        if action:
-            told.command = action
-    elif command == "vigild":
-        told.action = words[1]
-    told.signal = _signal(parsed["SIGNAL"]) if parsed["SIGNAL"] is not None else None
-    told.change = parsed["ID"]
+    told.command, *more = form.words
+    if told.command == "services" and more and more != ["list"]:
+        told.command = more[0]
+    elif told.command != "services":
+        told.action = more[0] if more else "show" if told.command == "plan" else ""
+    told.names = list(parsed.get("SERVICE") or parsed.get("NAME") or ())
+    told.signal = _signal(parsed.get("SIGNAL"))
+    told.change = parsed.get("ID")
+    told.folder = parsed.get("DIR")
     told.socket = parsed["--socket"] or os.environ.get("VIGIL_SOCKET") or None
     told.color = not parsed["--no-color"] and not os.environ.get("NO_COLOR")
-    told.format = _format(parsed["--format"], told.command)
+    told.format = _format(parsed["--format"], form)
     told.wait = not parsed["--no-wait"]
     told.timeout = _duration("--timeout", parsed["--timeout"])
+    told.dry_run = parsed["--dry-run"]
+    told.no_restart = parsed["--no-restart"]
     told.follow = parsed["--follow"]
     told.lines = _count("--lines", parsed["--lines"])
     told.since = _since(parsed["--since"])
     return told
 
 
-def _options() -> dict[str, tuple[str, bool]]:
-    """Every spelling of an option, its long form and whether it takes a value; from the usage text."""
-    found: dict[str, tuple[str, bool]] = {}
-    for line in TEXT.splitlines():
-        if line.startswith("  -"):
-            spellings = [part.split(" ") for part in line.strip().partition("  ")[0].split(", ")]
-            for spelling in spellings:
-                found[spelling[0]] = (spellings[-1][0], len(spelling) > 1)
-    return found
-
-
 def _sort(argv: Sequence[str]) -> tuple[dict[str, str | None], list[str]]:
     """The options by their long names (the last of each wins) and the other words."""
-    known = _options()
-    longs = [name for name in known if name.startswith("--")]
+    known = {option.long: option for option in usage.options()}
+    shorts = {option.short: option for option in known.values()}
     options: dict[str, str | None] = {}
     words: list[str] = []
     rest = list(argv)
@@ -108,19 +97,19 @@ def _sort(argv: Sequence[str]) -> tuple[dict[str, str | None], list[str]]:
         if word.startswith("--"):
             name, equals, value = word.partition("=")
             if name not in known:
-                _wrong(f'"{name}" is not an option{hint(name, longs)}')
-            if equals and not known[name][1]:
+                _wrong(f'"{name}" is not an option{hint(name, known)}')
+            if equals and not known[name].value:
                 _wrong(f'"{name}" takes no value')
-            options[name] = value if equals else _value(name, rest) if known[name][1] else None
+            options[name] = value if equals else _value(name, rest) if known[name].value else None
         elif word.startswith("-") and word != "-":
             letters = word[1:]
             while letters:
                 short, letters = f"-{letters[0]}", letters[1:]
-                if short not in known:
+                if short not in shorts:
                     _wrong(f'"{short}" is not an option' + (f' (in "{word}")' if len(word) > 2 else ""))
-                name, takes = known[short]
-                options[name] = (letters or _value(short, rest)) if takes else None
-                if takes:
+                option = shorts[short]
+                options[option.long] = (letters or _value(short, rest)) if option.value else None
+                if option.value:
                     break
         else:
             words.append(word)
@@ -133,59 +122,63 @@ def _value(name: str, rest: list[str]) -> str:
     return rest.pop(0)
 
 
-def _command(words: list[str]) -> tuple[str, str]:
-    """The command and, of ``services``, the action; whatever is missing or too much is said here."""
+def _form(words: list[str]) -> Form:
+    """Which form of which command it is; whatever is missing or too much is said here."""
+    forms = usage.forms()
+    commands = list(dict.fromkeys(form.words[0] for form in forms))
     if not words:
         _wrong("a command is missing")
     command, *rest = words
-    if command not in _COMMANDS:
-        _wrong(f'"{command}" is not a command{hint(command, _COMMANDS)}')
-    for word in rest:
-        if word.startswith("-"):
-            _wrong(f'"{word}" is not the name of a service')
-    if command == "vigild":
-        choices = "status, stop or restart"
+    if command not in commands:
+        _wrong(f'"{command}" is not a command{hint(command, commands)}')
+    mine = [form for form in forms if form.words[0] == command]
+    actions = [form.words[1] for form in mine if len(form.words) > 1]
+    plain = next((form for form in mine if len(form.words) == 1), None)
+    form = next((form for form in mine if rest and form.words[1:] == (rest[0],)), plain)
+    if form is None or (form is plain and rest and actions and not form.operands):
+        choices = " or ".join((", ".join(actions[:-1]), actions[-1]))
         if not rest:
-            _wrong(f'"vigild" needs one of {choices}')
-        if rest[0] not in _DAEMON_ACTIONS:
-            _wrong(f'"{rest[0]}" is not a command of vigild{hint(rest[0], _DAEMON_ACTIONS) or f" ({choices})"}')
-        _at_most(rest, 1, "vigild " + rest[0])
-    elif command == "system-info":
-        _at_most(rest, 0, command)
-    elif command == "changes":
-        _at_most(rest, 1, command)
-    action = rest[0] if command == "services" and rest and rest[0] in (*ACTIONS, "signal") else ""
-    acting = action or command
-    operands = rest[1:] if action else rest
-    if acting == "signal" and len(operands) < 2:
-        _wrong('"signal" needs a signal and the name of a service: vigil signal HUP NAME...')
-    if acting in ACTIONS and not operands:
-        _wrong(f'"{acting}" needs the name of a service: vigil {acting} NAME...')
-    return command, action
+            _wrong(f'"{command}" needs one of {choices}')
+        _wrong(f'"{rest[0]}" is not a command of {command}{hint(rest[0], actions) or f" ({choices})"}')
+    operands = words[len(form.words) :]
+    for word in operands:
+        if word.startswith("-") and any("NAME" in operand or "SERVICE" in operand for operand in form.operands):
+            _wrong(f'"{word}" is not the name of a service')
+    if len(operands) < form.least:
+        needed = " and ".join(_OPERANDS[operand.rstrip(".")] for operand in form.operands)
+        _wrong(f'"{form.words[-1]}" needs {needed}: {form}')
+    if form.most is not None and len(operands) > form.most:
+        _wrong(f'"{operands[form.most]}" is one word too many for "vigil {" ".join(form.words)}"')
+    return form
 
 
-def _at_most(rest: list[str], count: int, command: str) -> None:
-    if len(rest) > count:
-        _wrong(f'"{rest[count]}" is one word too many for "vigil {command}"')
+def _own(options: dict[str, str | None], form: Form) -> None:
+    """Refuse options that belong to other commands."""
+    special = {name for other in usage.forms() for name in other.options}
+    for name in options:
+        if name in special and name not in form.options:
+            _wrong(f'"{name}" does not go with "{" ".join(form.words)}"')
+        if name == "--format" and not usage.formats(form.words):
+            _wrong(f'"--format" does not go with "{" ".join(form.words)}"')
 
 
-def _docopt(options: dict[str, str | None], words: list[str], command: str) -> dict[str, Any]:
-    from docopt import DocoptExit, docopt  # 8 ms, not for --version and for what is wrong anyway
+def _docopt(options: dict[str, str | None], words: list[str]) -> dict[str, Any]:
+    from docopt import DocoptExit, docopt  # not for --version and for what is wrong anyway
 
     line = [name if value is None else f"{name}={value}" for name, value in options.items()]
     try:
-        return dict(docopt(TEXT, [*line, *words], default_help=False))
+        return dict(docopt(usage.of(words[0]), [*line, *words], default_help=False))
     except DocoptExit:
-        _wrong(f'the words after "{command}" do not fit together')
+        _wrong(f'the words after "{words[0]}" do not fit together')
 
 
-def _format(text: object, command: str) -> str:
-    choices = ("text", "json") if command == "logs" else ("table", "json", "yaml")
+def _format(text: object, form: Form) -> str:
+    choices = usage.formats(form.words)
     if text is None:
-        return choices[0]
+        return choices[0] if choices else ""
     if text not in choices:
         near = hint(str(text), choices) or f" (there are {', '.join(choices)})"
-        _wrong(f'"{text}" is not a format of "{command}"{near}')
+        _wrong(f'"{text}" is not a format of "{" ".join(form.words)}"{near}')
     return str(text)
 
 
@@ -209,7 +202,9 @@ def _count(option: str, text: object) -> int | None:
     return int(word)
 
 
-def _signal(text: object) -> str:
+def _signal(text: object) -> str | None:
+    if text is None:
+        return None
     from vigil.model import signals
 
     try:

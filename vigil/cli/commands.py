@@ -5,23 +5,22 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 
-import msgspec
-
-from vigil.cli import acting, logs, moment
-from vigil.cli.arguments import ACTIONS, Arguments
-from vigil.cli.terminal import Output
+from vigil.cli import moment
+from vigil.cli.arguments import CHANGES, Arguments
+from vigil.cli.terminal import Output, result
 from vigil.client.client import Client
 from vigil.model import api, duration
 from vigil.model.states import ServiceState
 
 _REASONS = 3  # of a change, in a line of a table
+_OUTPUT = 3  # last lines of a service that does not run
 
 
 def doing(told: Arguments) -> str:
     """What the command does, to complete "cannot ..."."""
     if told.command == "vigild":
         return "show the state of vigild" if told.action == "status" else f"{told.action} vigild"
-    if told.command in (*ACTIONS, "signal"):
+    if told.command in CHANGES:
         return f"{told.command} {', '.join(told.names)}"
     if told.command == "changes" and told.change is not None:
         return f"show change {told.change}"
@@ -30,34 +29,44 @@ def doing(told: Arguments) -> str:
         "logs": "follow logs" if told.follow else "show logs",
         "changes": "list changes",
         "system-info": "show the system",
+        "replan": "replan",
+        "plan": f"{told.action} the plan",
+        "completion": "print the completion",
     }[told.command]
 
 
 def run(told: Arguments, client: Client, output: Output) -> int:
     """Do it; the exit code."""
-    if told.command == "services":
-        return _services(told, client, output)
-    if told.command == "logs":
-        return logs.show(told, client, output)
-    if told.command == "changes":
-        return _changes(told, client, output)
-    if told.command == "system-info":
-        return _system_info(told, client, output)
-    if told.command == "vigild":
-        return _vigild(told, client, output)
-    return acting.act(told, client, output)
+    match told.command:
+        case "services":
+            return _services(told, client, output)
+        case "changes":
+            return _changes(told, client, output)
+        case "system-info":
+            return _system_info(told, client, output)
+        case "vigild":
+            return _vigild(told, client, output)
+        case "logs":
+            from vigil.cli import logs
 
+            return logs.show(told, client, output)
+        case "replan":
+            from vigil.cli import replan
 
-def result(text: bytes, form: str, output: Output) -> int:
-    """Print a result of the API as JSON or YAML, with all that it has, known here or not."""
-    if form == "json":
-        output.json(msgspec.json.format(text, indent=2))
-    else:
-        import yaml
+            return replan.replan(told, client, output)
+        case "plan":
+            from vigil.cli import plan
 
-        value = msgspec.json.decode(text)
-        output.raw(yaml.safe_dump(value, sort_keys=False, allow_unicode=not output.terminal).encode())
-    return 0
+            return plan.plan(told, client, output)
+        case "completion":
+            from vigil.cli import completion
+
+            output.raw(completion.script(told.action).encode())
+            return 0
+        case _:
+            from vigil.cli import acting
+
+            return acting.act(told, client, output)
 
 
 def _services(told: Arguments, client: Client, output: Output) -> int:
@@ -69,7 +78,32 @@ def _services(told: Arguments, client: Client, output: Output) -> int:
         return 0
     heads = ("Service", "Startup", "Status", "PID", "Uptime", "Restarts", "On-Success", "On-Failure", "Stop-Signal")
     output.table(heads, [_row(service) for service in services], colored=2)
+    notes = [note for service in services for note in _notes(service, bool(told.names))]
+    if notes:
+        output.line("")
+    for note in notes:
+        output.line(note)
     return 0
+
+
+def _notes(service: api.Service, asked: bool) -> list[str]:
+    """What no column says: why a service is not as it should be, or, where it was ``asked`` for by name, as it is."""
+    said = []
+    if service.waiting_for:
+        said.append(f"waits for {' and '.join(service.waiting_for)}")
+    if service.pending_restart:
+        said.append("pending restart: it runs with what the plan said before")
+    if service.status_text:
+        said.append(service.status_text)
+    ill = service.current in (ServiceState.BACKOFF, ServiceState.ERROR)
+    if (asked or ill) and service.cause and not service.waiting_for:
+        said.append(service.cause)
+    notes = [f"{service.name}: {'; '.join(said)}"] if said else []
+    if asked and service.exit is not None and service.exit.reason not in service.cause:
+        notes.append(f"  its last run {service.exit.reason} at {moment.LocalTime()(service.exit.time)}")
+    if (asked or ill) and service.exit is not None:
+        notes += [f"  {line}" for line in service.exit.output[-_OUTPUT:]]
+    return notes
 
 
 def _row(service: api.Service) -> Sequence[str]:
@@ -102,9 +136,9 @@ def _changes(told: Arguments, client: Client, output: Output) -> int:
         ]
         output.table(heads, lines, colored=1)
         return 0
-    change = client.change(told.change)
     if told.format != "table":
-        return result(msgspec.json.encode(change), told.format, output)
+        return result(client.change_as_sent(told.change), told.format, output)
+    change = client.change(told.change)
     local = moment.LocalTime()
     output.pairs(
         [
@@ -183,9 +217,9 @@ def _vigild(told: Arguments, client: Client, output: Output) -> int:
         )
         return 0
     action = "stop" if told.action == "stop" else "restart"
-    client.vigild(action)  # type: ignore[arg-type] # mypy widens the literals
+    answer = client.vigild(action)  # type: ignore[arg-type] # mypy widens the literals
     if told.format != "table":
-        return result(msgspec.json.encode({"action": action}), told.format, output)
+        return result(answer, told.format, output)
     output.line(f"Daemon {action} initiated.")
     return 0
 

@@ -31,7 +31,7 @@ def main() -> int:
 
 def _run(argv: list[str]) -> int:
     from vigil.cli import arguments
-    from vigil.cli.terminal import Output, complain
+    from vigil.cli.terminal import Output, blame, complain
     from vigil.model.errors import UsageError, VigilError
 
     wanted = arguments.wants(argv)
@@ -56,11 +56,16 @@ def _run(argv: list[str]) -> int:
     except BrokenPipeError:
         raise
     except ClientError as problem:
+        if isinstance(problem, Refused) and problem.problems:
+            from vigil.cli import plan
+
+            complain(f"vigil: cannot {commands.doing(told)}: the plan has {plan.tell(problem.problems)}")
+            return 1
         # vigild's own messages are sentences, the client's are reasons.
         whole = isinstance(problem, Refused) and str(problem).startswith("cannot ")
         complain(f"vigil: {problem}" if whole else f"vigil: cannot {commands.doing(told)}: {problem}")
     except VigilError as problem:
-        complain("\n".join(f"vigil: {line}" if line[:1] != " " else line for line in str(problem).split("\n")))
+        blame(str(problem))
     except OSError as problem:
         complain(f"vigil: cannot {commands.doing(told)}: {problem.strerror or problem}")
     return 1

@@ -6,6 +6,8 @@ import os
 import sys
 from collections.abc import Sequence
 
+from vigil.model.cells import cells, clip
+
 _COLORS = {
     "active": "32",
     "exited": "32",
@@ -16,8 +18,19 @@ _COLORS = {
     "doing": "33",
     "hold": "33",
     "error": "31",
+    "failed": "31",
     "inactive": "2",
+    "start": "32",
+    "started": "32",
+    "stop": "31",
+    "stopped": "31",
+    "restart": "33",
+    "restarted": "33",
+    "pending restart": "33",
 }
+
+# Of names: neither the red of stderr nor what a terminal may have as its background.
+_NAMES = ("36", "32", "35", "34", "33", "96", "92", "95", "94")
 
 # What a terminal acts upon: C0, DEL and C1. A service must not be able to move the cursor of whoever reads its log.
 _CONTROLS = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160)) if code != 9}
@@ -31,12 +44,16 @@ class Output:
     def __init__(self, color: bool) -> None:
         self._stream = sys.stdout.buffer if sys.stdout is not None else None
         self.terminal = sys.stdout is not None and sys.stdout.isatty()
-        self._color = color and self.terminal and os.environ.get("TERM") != "dumb"
+        self.color = color and self.terminal and os.environ.get("TERM") != "dumb"
 
     def line(self, text: str) -> None:
         """Write one line."""
+        self.safe_line(self.safe(text))
+
+    def safe_line(self, text: str) -> None:
+        """Write one line whose parts are safe already, and coloured perhaps."""
         if self._stream is not None:
-            self._stream.write(self.safe(text).encode("utf-8", "replace") + b"\n")
+            self._stream.write(text.encode("utf-8", "replace") + b"\n")
 
     def raw(self, text: bytes) -> None:
         """Write bytes as they are."""
@@ -60,16 +77,16 @@ class Output:
 
     def table(self, heads: Sequence[str], rows: Sequence[Sequence[str]], colored: int = -1) -> None:
         """Columns that line up. Cells of the column ``colored`` are states."""
-        cells = [[self.safe(cell.replace("\n", " ")) for cell in row] for row in rows]
-        widths = [max(len(row[column]) for row in [heads, *cells]) for column in range(len(heads))]
-        for row in [heads, *cells]:
-            parts = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
-            parts[-1] = parts[-1].rstrip()
-            if self._color and colored >= 0 and row is not heads:
-                parts[colored] = self._colored(row[colored], parts[colored])
-            text = "  ".join(parts).rstrip()
-            if self._stream is not None:
-                self._stream.write(text.encode("utf-8", "replace") + b"\n")
+        lines = [heads, *([self.safe(cell.replace("\n", " ")) for cell in row] for row in rows)]
+        sizes = [[cells(cell) for cell in line] for line in lines]
+        widths = [max(column) for column in zip(*sizes, strict=True)]
+        for line, taken in zip(lines, sizes, strict=True):
+            parts = []
+            for number, (cell, size, width) in enumerate(zip(line, taken, widths, strict=True)):
+                if number == colored and line is not heads:
+                    cell = self.painted(cell, _COLORS.get(cell))
+                parts.append(cell + " " * (width - size))
+            self.safe_line("  ".join(parts).rstrip())
 
     def pairs(self, pairs: Sequence[tuple[str, str]]) -> None:
         """Names and values, the values in one column."""
@@ -77,9 +94,26 @@ class Output:
         for name, value in pairs:
             self.line(f"{name + ':':<{width}}  {value}")
 
-    def _colored(self, state: str, padded: str) -> str:
-        code = _COLORS.get(state)
-        return f"\x1b[{code}m{state}\x1b[0m{padded[len(state) :]}" if code else padded
+    def painted(self, text: str, code: str | None) -> str:
+        """``text``, which is safe already, in a colour where there are colours."""
+        return f"\x1b[{code}m{text}\x1b[0m" if code and self.color else text
+
+    def named(self, text: str, name: str) -> str:
+        """``text`` in the colour of ``name``, the same in every run."""
+        return self.painted(text, _NAMES[sum(name.encode()) % len(_NAMES)]) if self.color else text
+
+
+def result(text: bytes, form: str, output: Output) -> int:
+    """Print a result of the API as JSON or YAML, with all that it has, known here or not."""
+    import msgspec
+
+    if form == "json":
+        output.json(msgspec.json.format(text, indent=2))
+    else:
+        import yaml
+
+        output.raw(yaml.safe_dump(msgspec.json.decode(text), sort_keys=False, allow_unicode=True).encode())
+    return 0
 
 
 class Progress:
@@ -98,7 +132,7 @@ class Progress:
                 width = os.get_terminal_size(2).columns
             except OSError:
                 width = 80
-            sys.stderr.write("\r\x1b[K" + text.translate(_CONTROLS)[: max(10, width - 1)])
+            sys.stderr.write("\r\x1b[K" + clip(text.translate(_CONTROLS), max(10, width - 1)))
             sys.stderr.flush()
 
     def clear(self) -> None:
@@ -118,3 +152,8 @@ def complain(text: str) -> None:
             sys.stderr.flush()
     except OSError:
         pass
+
+
+def blame(text: str) -> None:
+    """Complain in the name of this program; lines that are indented belong to the one above."""
+    complain("\n".join(line if line[:1] == " " else f"vigil: {line}" for line in text.split("\n")))

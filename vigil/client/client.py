@@ -35,12 +35,29 @@ class _Envelope(msgspec.Struct, rename="kebab"):
 
 class _Why(msgspec.Struct):
     kind: str = "error"
+    problems: list[api.Problem] = []
+
+
+class _Version(msgspec.Struct):
+    version: str
+
+
+class _Forward(msgspec.Struct, rename="kebab"):
+    logs_forward: str = ""
+
+
+class _Forwards(msgspec.Struct):
+    services: dict[str, _Forward] = {}
 
 
 class Lagged(msgspec.Struct, frozen=True):
     """In a stream of entries: so many were lost here, because they were overwritten before they could be sent."""
 
     count: int
+
+
+class Restarted(msgspec.Struct, frozen=True):
+    """In a stream of entries: vigild was restarted, and what follows is from its next boot."""
 
 
 class Client:
@@ -52,57 +69,75 @@ class Client:
 
     def system_info(self) -> api.SystemInfo:
         """What vigild is, and since when."""
-        return _decode(self.get("/v1/system-info"), api.SystemInfo)
+        return self.typed(self.get("/v1/system-info"), api.SystemInfo)
 
     def services(self, names: Sequence[str] = ()) -> list[api.Service]:
         """The services named (all, for none)."""
-        return _decode(self.get("/v1/services", names=names), list[api.Service])
+        return self.typed(self.get("/v1/services", names=names), list[api.Service])
 
     def changes(self) -> list[api.Change]:
         """All changes that are remembered, oldest first."""
-        return _decode(self.get("/v1/changes"), list[api.Change])
+        return self.typed(self.get("/v1/changes"), list[api.Change])
 
     def change(self, change_id: str) -> api.Change:
         """One change."""
-        return _decode(self.get(f"/v1/changes/{_quote(change_id)}"), api.Change)
+        return self.typed(self.change_as_sent(change_id), api.Change)
+
+    def change_as_sent(self, change_id: str) -> bytes:
+        """One change, as it came."""
+        return self.get(f"/v1/changes/{_quote(change_id)}")
 
     def act(self, action: api.ServicesAction) -> api.Change:
         """Begin a change, once, however often the connection breaks."""
-        key = {"Idempotency-Key": os.urandom(16).hex()}
-        return _decode(self.request("POST", "/v1/services", msgspec.json.encode(action), key), api.Change)
+        return self.typed(self._command("/v1/services", action), api.Change)
+
+    def replan(self, action: api.ReplanAction) -> bytes:
+        """Load the plan anew, once, however often the connection breaks: an api.Replan, as it came."""
+        return self._command("/v1/replan", action)
+
+    def passthrough(self, names: Sequence[str]) -> list[str]:
+        """Those of the services named (of all, for none) whose output goes past vigild, so that no log has it."""
+        try:
+            plan = msgspec.json.decode(self.get("/v1/plan"), type=_Forwards)
+        except msgspec.ValidationError:
+            return []
+        found = [name for name, service in plan.services.items() if service.logs_forward == "passthrough"]
+        return [name for name in found if not names or name in names]
 
     def wait(self, change_id: str, seconds: float) -> api.Change:
         """The change at its end, or as it is after ``seconds``."""
         path = f"/v1/changes/{_quote(change_id)}/wait"
-        return _decode(self.get(path, timeout=f"{seconds:.3f}", slack=seconds), api.Change)
+        return self.typed(self.get(path, timeout=f"{seconds:.3f}", slack=seconds), api.Change)
 
     def logs(self, services: Sequence[str], n: int, since: str | None = None) -> list[api.LogEntry]:
         """The last ``n`` entries, oldest first; ``since`` is a seq (exclusive) or an RFC 3339 time (inclusive)."""
-        return _decode(self.get("/v1/logs", services=services, n=str(n), since=since), list[api.LogEntry])
+        return self.typed(self.get("/v1/logs", services=services, n=str(n), since=since), list[api.LogEntry])
 
-    def vigild(self, action: Literal["stop", "restart"]) -> None:
-        """Stop or restart the daemon; returns as soon as that has begun."""
+    def vigild(self, action: Literal["stop", "restart"]) -> bytes:
+        """Stop or restart the daemon; returns as soon as that has begun, with what it answered."""
         body = msgspec.json.encode(api.DaemonAction(action=action))
         boot_id = self.system_info().boot_id
         while True:
             try:
-                self.request("POST", "/v1/vigild", body, again=False)
-                return
+                return self.request("POST", "/v1/vigild", body, again=False)
             except Lost:
                 # Control went away before it could answer: because of this, or for a reason of its own?
                 try:
                     if self.system_info().boot_id != boot_id:
-                        return
+                        return body
                 except Unreachable as problem:
                     if problem.gone and action == "stop":
-                        return
+                        return body
                     raise
 
-    def follow(self, services: Sequence[str], n: int = 0, since: str | None = None) -> Iterator[api.LogEntry | Lagged]:
+    def follow(
+        self, services: Sequence[str], n: int = 0, since: str | None = None, *, reader: int | None = None
+    ) -> Iterator[api.LogEntry | Lagged | Restarted]:
         """The last ``n`` entries, then every one that is written, for ever: none lost or doubled by a killed control.
 
         The place in the logs is fixed by asking for what is there: from then on it is known here, and no stream that
-        breaks before its first event can lose it.
+        breaks before its first event can lose it. ``reader``: a descriptor that what comes is written to; where nobody
+        reads it any more, this raises BrokenPipeError instead of waiting for the next entry.
         """
         boot_id = self.system_info().boot_id
         entries = self.logs(services, max(n, 1), since)
@@ -113,10 +148,16 @@ class Client:
         target = "/v1/logs/follow" + _query({"services": services, "format": "json"})
         while True:
             try:
+                # Where that is another boot than the place's, vigild begins with its first entry.
                 with self._open("GET", target, None, {"Last-Event-ID": place}, self._patience, _SILENCE) as answer:
                     if answer.status != 200:
-                        _result(answer.status, answer.body())
-                    for event_id, event in _events(answer.pieces()):
+                        self._result(answer)
+                    now = answer.headers.get("vigil-boot-id", boot_id)
+                    if now != boot_id:
+                        boot_id = now
+                        yield Restarted()
+                    answer.reader = reader
+                    for event_id, event in self._events(answer.pieces()):
                         yield event
                         place = event_id or place
             except (Lost, TimeoutError):
@@ -146,13 +187,27 @@ class Client:
             left = max(0.1, end - time.monotonic())
             try:
                 with self._open(method, target, body, headers or {}, left if again else 0.0, left) as answer:
-                    return _result(answer.status, answer.body())
+                    return self._result(answer)
             except TimeoutError:
-                raise Unreachable(f"vigild at {self._sockets[0]} does not answer") from None
-            except Lost:
-                if not again or time.monotonic() >= end:
+                from vigil.client.explain import silent
+
+                raise silent(self._sockets[0], self._patience + slack) from None
+            except Lost as problem:
+                if not again:
                     raise
+                if time.monotonic() + 0.05 >= end:
+                    again_and_again = f"{problem}, again and again (is {self._sockets[0]} the socket of vigild?)"
+                    raise Lost(again_and_again) from None
                 time.sleep(0.05)
+            except Refused as problem:
+                if problem.status != 404 or not str(problem).startswith("cannot find /v1/"):
+                    raise
+                path = target.partition("?")[0]
+                raise BadAnswer(f"vigild does not know {path}{self._versions()}") from None
+
+    def _command(self, target: str, action: api.Request) -> bytes:
+        key = {"Idempotency-Key": os.urandom(16).hex()}
+        return self.request("POST", target, msgspec.json.encode(action), key)
 
     def _open(
         self, method: str, target: str, body: bytes | None, headers: dict[str, str], patience: float, silence: float
@@ -174,8 +229,10 @@ class Client:
     ) -> wire.Answer:
         """Ask at the first place where somebody listens, and stay there from then on."""
         problem: Unreachable | None = None
+        distrusted = ""
         for path in self._sockets:
             if len(self._sockets) > 1 and not places.trusted(path):
+                distrusted = f"; {os.path.dirname(path)} is another user's, or open to others, and is not trusted"
                 continue
             try:
                 answer = wire.ask(path, method, target, headers, body, silence)
@@ -188,52 +245,65 @@ class Client:
                 raise BadAnswer(f"the answer at {path} makes no sense: {why}") from None
             self._sockets = [path]
             return answer
-        if problem is None or len(self._sockets) == 1:
-            raise problem or Unreachable(f"no socket can be trusted of {', '.join(self._sockets)}")
-        message = f"nobody listens at {', '.join(self._sockets)} (is vigild running? --socket names another place)"
-        raise Unreachable(message, gone=True)
+        if problem is not None and len(self._sockets) == 1:
+            raise problem
+        looked = f"nobody listens at {', '.join(self._sockets)}{distrusted}"
+        raise Unreachable(f"{looked} (is vigild running? --socket names another place)", gone=True)
+
+    def _result(self, answer: wire.Answer) -> bytes:
+        body = answer.body()
+        try:
+            envelope = msgspec.json.decode(body, type=_Envelope)
+            why = msgspec.json.decode(envelope.result, type=_Why) if envelope.type == "error" else None
+        except msgspec.DecodeError:
+            server = f", {answer.headers['server']}" if "server" in answer.headers else ""
+            raise BadAnswer(
+                f"what answers at {self._sockets[0]} is not vigild (HTTP status {answer.status}{server})"
+            ) from None
+        if why is not None:
+            raise Refused(answer.status, why.kind, envelope.message, why.problems)
+        return bytes(envelope.result)
+
+    def typed(self, result: bytes, shape: type[T]) -> T:
+        """A result as what it should be; BadAnswer says that it is not."""
+        try:
+            return msgspec.json.decode(result, type=shape)
+        except msgspec.ValidationError as problem:
+            raise BadAnswer(f"the answer of vigild is not understood{self._versions()}: {problem}") from None
+
+    def _versions(self) -> str:
+        """The likely cause of misunderstandings, where it is this."""
+        from vigil import __version__
+
+        try:
+            asking = Client(self._sockets[0], patience=2.0)
+            theirs = msgspec.json.decode(asking.get("/v1/system-info"), type=_Version).version
+        except (ClientError, msgspec.DecodeError):
+            return ""
+        return f" (it is version {theirs}, and this vigil is {__version__})" if theirs != __version__ else ""
+
+    def _events(self, pieces: Iterator[bytes]) -> Iterator[tuple[str, api.LogEntry | Lagged]]:
+        """The events of a stream with their ids. A part of an event at the end of a broken stream is no event."""
+        buffer = b""
+        for piece in pieces:
+            *blocks, buffer = (buffer + piece).split(b"\n\n")
+            for block in blocks:
+                event_id, data = "", b""
+                for line in block.split(b"\n"):
+                    if line.startswith(b"data: "):
+                        data = line[6:]
+                    elif line.startswith(b"id: "):
+                        event_id = line[4:].decode("latin-1")
+                    elif line.startswith(b": lagged ") and line[9:].isdigit():
+                        yield event_id, Lagged(int(line[9:]))
+                if data:
+                    yield event_id, self.typed(data, api.LogEntry)
+        raise Lost("the stream ended")
 
 
 def ended(change: api.Change) -> bool:
     """Whether it is over: done, failed, or put on hold until something else has happened."""
     return change.status is not ChangeStatus.DOING
-
-
-def _decode(result: bytes, shape: type[T]) -> T:
-    try:
-        return msgspec.json.decode(result, type=shape)
-    except msgspec.ValidationError as problem:
-        raise BadAnswer(f"the answer of vigild is not understood: {problem}") from None
-
-
-def _result(status: int, body: bytes) -> bytes:
-    try:
-        envelope = msgspec.json.decode(body, type=_Envelope)
-        why = msgspec.json.decode(envelope.result, type=_Why) if envelope.type == "error" else None
-    except msgspec.DecodeError:
-        raise BadAnswer(f"the answer makes no sense (HTTP status {status}): {body[:80]!r}") from None
-    if why is not None:
-        raise Refused(status, why.kind, envelope.message)
-    return bytes(envelope.result)
-
-
-def _events(pieces: Iterator[bytes]) -> Iterator[tuple[str, api.LogEntry | Lagged]]:
-    """The events of a stream with their ids. A part of an event at the end of a broken stream is no event."""
-    buffer = b""
-    for piece in pieces:
-        *blocks, buffer = (buffer + piece).split(b"\n\n")
-        for block in blocks:
-            event_id, data = "", b""
-            for line in block.split(b"\n"):
-                if line.startswith(b"data: "):
-                    data = line[6:]
-                elif line.startswith(b"id: "):
-                    event_id = line[4:].decode("latin-1")
-                elif line.startswith(b": lagged ") and line[9:].isdigit():
-                    yield event_id, Lagged(int(line[9:]))
-            if data:
-                yield event_id, _decode(data, api.LogEntry)
-    raise Lost("the stream ended")
 
 
 def _query(parameters: dict[str, Any]) -> str:
@@ -251,4 +321,4 @@ def _quote(text: str) -> str:
     return "".join(chr(b) if b in kept else f"%{b:02X}" for b in text.encode("utf-8", "surrogateescape"))
 
 
-__all__ = ["PATIENCE", "Client", "ClientError", "Lagged", "ended"]
+__all__ = ["PATIENCE", "Client", "ClientError", "Lagged", "Restarted", "ended"]

@@ -4,13 +4,19 @@ VigilError
  `-- ClientError
       |-- Unreachable   nobody answers at the socket, and why
       |-- Lost          the connection broke before the answer was complete
-      |-- BadAnswer     what answered is not vigild
+      |-- BadAnswer     what answered is not vigild, or not of this version
       `-- Refused       vigild said no
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
 from vigil.model.errors import VigilError
+
+if TYPE_CHECKING:
+    from vigil.model.api import Problem
 
 
 class ClientError(VigilError):
@@ -34,9 +40,13 @@ class BadAnswer(ClientError):
 
 
 class Refused(ClientError):
-    """vigild answered with an error. Its message is a sentence already: "cannot X: why"."""
+    """vigild answered with an error. Its message is a sentence already: "cannot X: why".
 
-    def __init__(self, status: int, kind: str, message: str) -> None:
+    ``problems``: where it is a plan that was refused, what is wrong with it.
+    """
+
+    def __init__(self, status: int, kind: str, message: str, problems: Sequence[Problem] = ()) -> None:
         super().__init__(message)
         self.status = status
         self.kind = kind
+        self.problems = tuple(problems)

@@ -1,30 +1,34 @@
 """HTTP/1.1 over a Unix socket, as much of it as vigild speaks.
 
-``http.client`` would do, but it costs 18 ms of import (email, ssl), a third of what a command may take in all.
+``http.client`` would do, but it costs 18 ms of import (email, ssl), a third of what a command may take in all, and
+``socket`` 2 ms more than the module below it.
 Sockets stay blocking, with the kernel's own timeouts: a connect() that finds the backlog full then waits in it, as it
 must while control is being replaced, where a non-blocking one fails at once.
 """
 
 from __future__ import annotations
 
-import os
-import socket
-import stat
+import _socket
 import struct
 from collections.abc import Iterator
 
-from vigil.client.errors import BadAnswer, Lost, Unreachable
+from vigil.client.errors import BadAnswer, Lost
 
 _HEAD_LIMIT = 64 * 1024
 _PIECE = 64 * 1024
 
 
 class Answer:
-    """One answer whose head has been read; ``pieces`` reads the body as it comes."""
+    """One answer whose head has been read; ``pieces`` reads the body as it comes.
 
-    def __init__(self, sock: socket.socket, status: int, headers: dict[str, str], rest: bytes) -> None:
+    ``reader`` is a descriptor whose other end somebody reads: where that is closed, nobody wants the rest, and
+    ``pieces`` raises BrokenPipeError instead of waiting for it.
+    """
+
+    def __init__(self, sock: _socket.socket, status: int, headers: dict[str, str], rest: bytes) -> None:
         self.status = status
         self.headers = headers
+        self.reader: int | None = None
         self._sock = sock
         self._rest = rest
 
@@ -62,6 +66,8 @@ class Answer:
         if self._rest:
             piece, self._rest = self._rest, b""
             return piece
+        if self.reader is not None:
+            _wait(self._sock, self.reader)
         return receive(self._sock)
 
     def _chunks(self) -> Iterator[bytes]:
@@ -115,24 +121,26 @@ def ask(path: str, method: str, target: str, headers: dict[str, str], body: byte
         raise
 
 
-def connect(path: str, seconds: float) -> socket.socket:
+def connect(path: str, seconds: float) -> _socket.socket:
     """A connection to the socket at ``path``; Unreachable says why not, TimeoutError that nobody accepts."""
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    sock = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM, 0)
     try:
         limit = struct.pack("ll", int(seconds), int(seconds % 1 * 1e6) or (0 if seconds >= 1 else 1))
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
+        sock.setsockopt(_socket.SOL_SOCKET, _socket.SO_SNDTIMEO, limit)
+        sock.setsockopt(_socket.SOL_SOCKET, _socket.SO_RCVTIMEO, limit)
         sock.connect(path)
     except BlockingIOError:
         sock.close()
         raise TimeoutError from None
     except OSError as problem:
         sock.close()
-        raise _explain(path, problem) from None
+        from vigil.client.explain import explain
+
+        raise explain(path, problem) from None
     return sock
 
 
-def receive(sock: socket.socket) -> bytes:
+def receive(sock: _socket.socket) -> bytes:
     """What has come; b"" at the end. Lost, or TimeoutError."""
     try:
         return sock.recv(_PIECE)
@@ -142,7 +150,22 @@ def receive(sock: socket.socket) -> bytes:
         raise Lost(f"the connection broke ({problem.strerror})") from None
 
 
-def _read_head(sock: socket.socket) -> Answer:
+def _wait(sock: _socket.socket, reader: int) -> None:
+    """Until there is something to receive, or its own timeout is over; BrokenPipeError where ``reader`` is gone."""
+    import select
+
+    seconds, micros = struct.unpack("ll", sock.getsockopt(_socket.SOL_SOCKET, _socket.SO_RCVTIMEO, 16))
+    poll = select.poll()
+    poll.register(sock.fileno(), select.POLLIN)
+    poll.register(reader, 0)
+    ready = [fd for fd, _ in poll.poll(seconds * 1000 + micros / 1000)]
+    if reader in ready:
+        raise BrokenPipeError
+    if not ready:
+        raise TimeoutError
+
+
+def _read_head(sock: _socket.socket) -> Answer:
     data = b""
     while b"\r\n\r\n" not in data:
         piece = receive(sock)
@@ -160,23 +183,3 @@ def _read_head(sock: socket.socket) -> Answer:
         raise BadAnswer("it answers with an interim status that nobody asked for")
     pairs = (line.partition(":") for line in lines[1:])
     return Answer(sock, int(words[1]), {name.strip().lower(): value.strip() for name, _, value in pairs}, rest)
-
-
-def _explain(path: str, problem: OSError) -> Unreachable:
-    """The likely cause, from the error and from what is at ``path``."""
-    if isinstance(problem, FileNotFoundError):
-        return Unreachable(f"there is no socket {path} (is vigild running?)", gone=True)
-    if isinstance(problem, PermissionError):
-        return Unreachable(f"no permission to use the socket {path} (you are uid {os.geteuid()})")
-    if isinstance(problem, ConnectionRefusedError):
-        try:
-            is_socket = stat.S_ISSOCK(os.stat(path).st_mode)
-        except OSError:
-            is_socket = True
-        if not is_socket:
-            return Unreachable(f"{path} is not a socket")
-        return Unreachable(f"nobody listens at the socket {path} (vigild has ended, and left it behind)", gone=True)
-    if isinstance(problem, NotADirectoryError):
-        return Unreachable(f"{os.path.dirname(path)} is not a directory, so there is no socket {path}")
-    reason = problem.strerror or str(problem)
-    return Unreachable(f"cannot connect to the socket {path}: {reason}")
