@@ -74,6 +74,7 @@ class FollowLogs(Noun):
         last = call.request.get_header("Last-Event-ID")
         if last is not None:
             since, n = _resume(last, self._overlord.boot_id), EVERYTHING
+        call.response.set_header("Vigil-Boot-ID", self._overlord.boot_id)  # who comes again sees whether it is another
         return Stream(self._logs.follow(names, query.format, n, since), query.format, self._settings.ping_seconds)
 
 
