@@ -6,7 +6,8 @@ import signal
 
 _REALTIME_FIRST = int(signal.SIGRTMIN)
 _REALTIME_LAST = int(signal.SIGRTMAX)
-_ALIASES = {"SIGCLD": int(signal.SIGCHLD), "SIGPOLL": int(signal.SIGIO), "SIGIOT": int(signal.SIGABRT)}
+ALIASES = {"SIGCLD": int(signal.SIGCHLD), "SIGPOLL": int(signal.SIGIO), "SIGIOT": int(signal.SIGABRT)}
+"""Second names."""
 
 
 def parse(text: str) -> int:
@@ -36,8 +37,8 @@ def name(number: int) -> str:
 
 
 def _named(word: str) -> int:
-    if word in _ALIASES:
-        return _ALIASES[word]
+    if word in ALIASES:
+        return ALIASES[word]
     base, sign, offset = word.partition("+") if "+" in word else word.partition("-")
     if base in ("SIGRTMIN", "SIGRTMAX") and (not sign or offset.isdigit()):
         start = _REALTIME_FIRST if base == "SIGRTMIN" else _REALTIME_LAST

@@ -12,6 +12,9 @@ _DIGITS = frozenset("0123456789")
 _INFINITE = frozenset(("infinity", "unlimited"))
 _RESOURCES: dict[str, int] = {}
 
+OURS = "locks"
+"""The limit that is not a service's to set."""
+
 
 def fold(name: str) -> str:
     """``RLIMIT_NOFILE`` and ``nofile`` are the same."""
@@ -23,20 +26,20 @@ def parse(node: Node, at: str, problems: Problems) -> tuple[tuple[int, int, int]
     if not isinstance(node, Mapping):
         problems.error(node.place, at, refusal(node, "a mapping (write nofile: 1024 or nofile: 1024:4096)"))
         return None
-    resources = _resources()
+    known = resources()
     found: dict[int, tuple[int, int, int]] = {}
     for entry in node.entries:
         if isinstance(entry.value, Scalar) and entry.value.is_null:
             continue
-        if fold(entry.key) == "locks":
+        if fold(entry.key) == OURS:
             # The kernel does not use it; vigil marks a service's processes with it, so that a stop misses none.
             problems.error(
                 entry.place, at, f"{quote(entry.key)} is kept for vigil's own use and limits nothing (leave it out)"
             )
             continue
-        resource = resources.get(fold(entry.key))
+        resource = known.get(fold(entry.key))
         if resource is None:
-            problems.error(entry.place, at, f"{quote(entry.key)} is not a limit{problems.hint(entry.key, resources)}")
+            problems.error(entry.place, at, f"{quote(entry.key)} is not a limit{problems.hint(entry.key, known)}")
             continue
         if resource in found:
             problems.error(entry.place, at, f"duplicate limit {quote(entry.key)} (it is there under another spelling)")
@@ -70,7 +73,7 @@ def _limit_number(text: str) -> int | None:
     return int(text)
 
 
-def _resources() -> dict[str, int]:
+def resources() -> dict[str, int]:
     """``nofile`` and the others that this system has; their numbers differ between processors."""
     if not _RESOURCES:
         import resource  # most plans have no limits
