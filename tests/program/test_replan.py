@@ -262,6 +262,35 @@ def test_an_env_file_is_read_again(vigild: Callable[..., Daemon], tmp_path: Path
     assert ask(daemon)[0] == 400
 
 
+def test_a_user_that_is_another_number_now_is_another_process(
+    vigild: Callable[..., Daemon], root: None, tmp_path: Path
+) -> None:
+    passwd = tmp_path / "passwd"
+    own = Path("/etc/passwd").read_text()
+
+    def has(uid: int) -> None:
+        passwd.write_text(f"{own}vtest:x:{uid}:4300::/:/bin/sh\n")
+
+    has(4321)
+    bind = f'mount --bind {passwd} /etc/passwd && exec "$@"'  # within the namespace of this vigild alone
+    layers = "services: {web: {command: sleep 1000, startup: enabled, user: vtest}}"
+    daemon = vigild(layers, prefix=("/bin/sh", "-c", bind, "sh"))
+
+    def uid() -> int:
+        status = (daemon.proc / str(daemon.service("web")["pid"]) / "status").read_text()
+        return int(status.partition("Uid:")[2].split()[0])
+
+    daemon.wait_state("web", "active")
+    assert uid() == 4321
+    assert replan(daemon)["steps"] == []
+    has(4322)
+    assert replan(daemon)["steps"] == [{"service": "web", "action": "restart", "why": ["user changed"]}]
+    assert uid() == 4322
+    passwd.write_text(own)
+    status, result = ask(daemon)
+    assert (status, result["problems"][0]["field"]) == (400, "services.web.user")
+
+
 def test_no_restart_leaves_it_running_and_flags_it_over_the_death_of_control(vigild: Callable[..., Daemon]) -> None:
     daemon = vigild(plain("web"))
     pid = daemon.wait_state("web", "active")["pid"]

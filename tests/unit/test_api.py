@@ -154,6 +154,55 @@ def test_a_command_comes_in_the_async_envelope_with_its_change(w: World) -> None
     ]
 
 
+def test_a_replan_needs_no_body_and_answers_when_the_plan_is_in_force(w: World) -> None:
+    answer = w.ask("POST /v1/replan HTTP/1.1\r\nHost: v\r\n\r\n")
+    assert (answer.status, answer.json["type"]) == (200, "sync")
+    result = answer.json["result"]
+    assert (result["dry-run"], result["restarted"], result["pending-restart"]) == (False, ["web"], [])
+    assert result["steps"] == [{"service": "web", "action": "restart", "why": ["command changed"]}]
+    assert result["change"]["kind"] == "replan"
+    assert w.overlord.replans == [(api.ReplanAction(), f"uid {os.getuid()} over the Unix socket", None)]
+
+
+def test_a_replan_takes_its_flags_and_its_key(w: World) -> None:
+    answer = w.post("/v1/replan", '{"dry-run": true, "no-restart": true}', headers="Idempotency-Key: k\r\n")
+    assert (answer.status, answer.json["result"]["change"]) == (200, None)
+    assert [(action, key) for action, _, key in w.overlord.replans] == [
+        (api.ReplanAction(dry_run=True, no_restart=True), "k")
+    ]
+
+
+def test_a_replan_among_the_actions_is_a_change_like_others(w: World) -> None:
+    answer = w.post("/v1/services", '{"action":"replan"}', headers="Idempotency-Key: k\r\n")
+    assert (answer.status, answer.json["type"], answer.json["result"]["kind"]) == (202, "async", "replan")
+    assert [(action, key) for action, _, key in w.overlord.replans] == [(api.ReplanAction(), "k")]
+
+
+def test_a_plan_that_is_refused_comes_with_its_problems(w: World) -> None:
+    problem = Problem(file="a.yaml", line=3, column=5, field="services.web.command", message="bad")
+    w.overlord.breaks = PlanError([problem])
+    for path, body in (
+        ("/v1/replan", ""),
+        ("/v1/services", '{"action":"replan"}'),
+        ("/v1/vigild", '{"action":"restart"}'),
+    ):
+        answer = w.post(path, body)
+        assert (answer.status, answer.json["result"]["kind"]) == (400, "bad-plan")
+        assert answer.json["result"]["problems"][0]["line"] == 3
+    assert not w.overlord.shutdowns
+
+
+def test_the_plan_shows_secrets_to_admins_only(w: World) -> None:
+    shown = w.get("/v1/plan").json["result"]
+    assert shown == {"services": {"web": {"environment": {"TOKEN": "abc"}}}}
+    assert (
+        json.loads(ask_as_nobody(w, b"GET /v1/plan HTTP/1.1\r\nHost: v\r\n\r\n").partition(b"\r\n\r\n")[2])[
+            "status-code"
+        ]
+        == 403
+    )
+
+
 # Every way in which a request can be wrong: status, kind, and what the message must name.
 WRONG = [
     ("GET /nothing HTTP/1.1", "", 404, "not-found", "/nothing"),

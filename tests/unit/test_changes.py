@@ -6,6 +6,7 @@ import asyncio
 
 import pytest
 
+from vigil.model import api
 from vigil.model.errors import NotFound
 from vigil.model.states import ChangeStatus
 from vigil.overlord.changes import KEPT, TASKS_KEPT, Changes, view
@@ -33,6 +34,31 @@ def test_a_change_ends_with_its_last_task_and_is_as_bad_as_the_worst(
     assert changes.get("1").status is ChangeStatus.DOING
     changes.end_task(1, "b", ends[1], "", (), 6)
     assert (changes.get("1").status, changes.get("1").ready_real_ns) == (expected, 6)
+
+
+def test_a_replan_is_done_however_its_services_fared_and_names_those_that_failed() -> None:
+    changes = Changes((), None)
+    change = changes.new("replan", "replan: start a, b", "uid 0", None, 1)
+    assert changes.add(change.id, "a", "start")
+    assert changes.add(change.id, "b", "start")
+    changes.end_task(change.id, "a", ERROR, "exited with code 1 at once", (), 5)
+    changes.end_task(change.id, "b", HOLD, "it waits for a", (), 5)
+    shown = view(changes.get("1"))
+    assert (shown.status, shown.err) == (DONE, "a: exited with code 1 at once\nb: it waits for a")
+    assert [task.status for task in shown.tasks] == [ERROR, HOLD]
+
+
+def test_the_steps_of_a_replan_are_kept_with_it_and_count() -> None:
+    changes = Changes((), None)
+    steps = tuple(api.Step(service=f"s{n}", action="update", why=["summary changed"]) for n in range(TASKS_KEPT // 2))
+    for number in range(3):
+        change = changes.new("replan", "replan", "uid 0", None, number)
+        change.steps = steps
+        changes.settle(change, number)
+    writes = {key: value for key, value in changes.writes().items() if value is not None}
+    assert [change.id for change in changes.all()] == [2, 3]
+    again = Changes(((key, value) for key, value in writes.items() if key.startswith("change/")), b"3")
+    assert again.get("3").steps == steps
 
 
 def test_a_task_ends_once() -> None:

@@ -134,6 +134,30 @@ def test_what_a_start_starts_is_in_order_of_need_and_says_for_whom() -> None:
     assert neighbours(plan, a=p(Phase.BACKOFF), b=up, c=up).to_start(["d", "a"]) == {"d": None, "a": None}
 
 
+def test_what_no_plan_has_any_more_stops_in_order_and_holds_up_nobody() -> None:
+    """``old`` waited for db, and web waited for it."""
+    named = {
+        "db": Service(name="db"),
+        "web": Service(name="web"),
+        "old": Service(name="old", after=("db",), before=("web",)),
+    }
+    states = {name: State(phase=Phase.STOP_WAIT) for name in named}
+    neighbours = Neighbours(graph_of(named, {"old"}), lambda name: (states[name], named[name]))
+    assert neighbours.decide("db", lambda: 1) == StopLater(("old",))
+    assert neighbours.decide("old", lambda: 1) == StopLater(("web",))
+    assert neighbours.decide("web", lambda: 1) == StopNow()
+    states["web"] = State(phase=Phase.WAITING)
+    assert neighbours.decide("web", lambda: 1) == Go(1), "without a word about one that it cannot wait for"
+    without = neighbours.graph.without({"old"})
+    assert (without.needs, without.needed_by) == ({"db": (), "web": ()}, {"db": (), "web": ()})
+    assert without.places == neighbours.graph.places, "what lives was told of these"
+
+
+def test_a_oneshot_that_was_done_is_nothing_to_others_once_it_is_none() -> None:
+    assert standing(State(phase=Phase.EXITED), Service(name="x", type="oneshot")) is Standing.UP
+    assert standing(State(phase=Phase.EXITED), Service(name="x")) is Standing.DOWN
+
+
 def test_a_long_chain_needs_no_recursion() -> None:
     plan = [s("s0"), *(s(f"s{n}", requires=(f"s{n - 1}",)) for n in range(1, 3000))]
     assert len(neighbours(plan).to_start(["s2999"])) == 3000

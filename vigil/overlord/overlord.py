@@ -321,7 +321,8 @@ class Overlord:
             loop.after(lambda: self._shim.release(run.run))
             return
         actor = self._actors.get(spec.noted(run.note) or "") if run.kind is RunKind.SERVICE else None
-        if actor is not None and actor.state.phase not in LIVE and run.state is not RunPhase.EXITED:
+        down = actor is not None and not actor.removed and actor.state.phase not in LIVE
+        if actor is not None and down and run.state is not RunPhase.EXITED:
             loop.used(run.token)
             loop.take(actor, Adopted(run))
             return
