@@ -283,7 +283,7 @@ static int follow(int argc, char **argv)
         sum += followers[i].lines;
         least = followers[i].lines < least ? followers[i].lines : least;
     }
-    printf("%lu %lu\n", sum, least);
+    printf("%lu %lu\n", sum, count > 0 ? least : 0);
     return 0;
 }
 

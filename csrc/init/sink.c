@@ -7,7 +7,7 @@
  * written to: files opened with O_APPEND with their size noted before (exact while nobody else appends), others line by line (one
  * line in doubt if logger is killed). Never splices from a log: pages would go by reference, and change on their way.
  *
- * Says through say() when lines were dropped because a sink stood still, and when it falls back to write.
+ * Says through say() when stdout begins to stand still, when lines were dropped because a sink stood still, and when it falls back to write.
  */
 #include "sink.h"
 
@@ -758,6 +758,8 @@ void sink_recover(struct sink *sink, uint64_t now)
     }
 }
 
+#define ONLY_STDOUT 1u
+
 static void see_progress(struct sink *sink, uint64_t now)
 {
     uint64_t progress = __atomic_load_n(&sink->progress, __ATOMIC_SEQ_CST);
@@ -771,6 +773,8 @@ static void see_progress(struct sink *sink, uint64_t now)
         __atomic_store_n(&sink->tell, 1, __ATOMIC_SEQ_CST);
         if (__atomic_load_n(&sink->progress, __ATOMIC_SEQ_CST) != progress)
             sink->stalled = false;
+        else if (sink->streams == ONLY_STDOUT)      /* of itself the way of diagnostics could only say it when it moves again */
+            say(VG_WARN, target, "%s takes nothing: services go on, and what they write is only kept (vigil logs) until it moves", sink->name);
     }
 }
 
