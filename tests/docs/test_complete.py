@@ -1,4 +1,4 @@
-"""The pages say all there is: each key of a plan with its default, each endpoint with its level, each option, each link."""
+"""The pages say all there is: keys of a plan with their defaults, endpoints, options; and links lead somewhere."""
 
 from __future__ import annotations
 

@@ -6,6 +6,7 @@ import http.client
 import os
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,16 +15,22 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
 
+from tests.container.box import Podman
+from tests.container.conftest import BASE
 from tests.daemon import LIMIT, Daemon, Output
 from tests.docs.pages import Block, Example, matches
+from vigil.daemon import options
 
-LAYERS = "/etc/vigil/layers"
+LAYERS, PLACE = "/etc/vigil/layers", "/run/vigil"
+PYTHON_IMAGE = "docker.io/library/python:3.11-slim-bookworm"
 # /etc, /run, /opt and /srv are the page's own; the user app is one that an image would have. $3: the layers' folder.
 _ROOM = f"""
 set -e
-for folder in /opt /srv /mnt /run; do mount -t tmpfs none $folder; done
-mkdir /mnt/upper /mnt/work
-mount -t overlay -o lowerdir=/etc,upperdir=/mnt/upper,workdir=/mnt/work none /etc
+for folder in /srv /mnt /run; do mount -t tmpfs none $folder; done
+for folder in etc opt; do
+    mkdir -p /mnt/$folder/upper /mnt/$folder/work
+    mount -t overlay -o lowerdir=/$folder,upperdir=/mnt/$folder/upper,workdir=/mnt/$folder/work none /$folder
+done
 mkdir -p {LAYERS}
 mount --bind "$3" {LAYERS}
 grep -q ^app: /etc/passwd || {{ echo app:x:4242:4242::/srv:/bin/sh >>/etc/passwd; echo app:x:4242: >>/etc/group; }}
@@ -33,7 +40,7 @@ exec "$@"
 # What only looks is asked again until its answer is the one shown: a reader is slower than a test.
 _LOOKS = re.compile(
     r"(?!.*(?: -X| -d| --json| --data|\b(?:start|stop|restart|signal|replan|kill)\b))"
-    r"(?:vigil (?:services|logs|changes|system-info|vigild status|plan)|curl|cat|ls|ps|podman (?:logs|ps|inspect))\b"
+    r"(?:vigil (?:services|logs|changes|system-info|vigild status|plan)|curl|cat|ls|ps|podman (?:logs|ps|inspect|healthcheck))\b"
 )
 _BUSY = ("starting", "stopping")
 
@@ -57,7 +64,11 @@ class World:
         _program(programs / "vigil", f'exec {sys.executable} -P -c {shlex.quote(client)} "$@"')
         _program(programs / "vigild", f'VIGIL_PYTHON={sys.executable} exec {binary} "$@"')
         clean = {name: text for name, text in os.environ.items() if not name.startswith(("VIGIL_", "XDG_", "COLUMNS"))}
-        self._environment = clean | {"PATH": f"{programs}:{os.environ['PATH']}", "TZ": "UTC", "LC_ALL": "C.UTF-8"}
+        self._environment = clean | {
+            "PATH": f"/opt/vigil/bin:{programs}:{os.environ['PATH']}",
+            "TZ": "UTC",
+            "LC_ALL": "C.UTF-8",
+        }
 
     def write(self, block: Block) -> None:
         """Put the file there that a block is."""
@@ -90,8 +101,11 @@ class World:
                     f"{example.where}: $ {example.command}\n--- shown\n{shown}\n--- given (exit {code})\n{given}"
                 )
             time.sleep(0.05)
-        if code and not example.output:
-            raise Shown(f"{example.where}: $ {example.command}\nexits with {code}, and the page says nothing of it")
+        if code and set(example.output) <= {"..."}:
+            given = "\n".join(output)
+            raise Shown(
+                f"{example.where}: $ {example.command}\nexits with {code}, of which the page says nothing\n{given}"
+            )
 
     def check(self, block: Block, text: str) -> None:
         """``vigild --check`` must find nothing wrong with a plan, and nothing to warn of."""
@@ -102,12 +116,38 @@ class World:
         if code or len(output) > 1:
             raise Shown(f"{block.where}: the plan that is shown is none:\n" + "\n".join(output))
 
+    def check_manifests(self, block: Block) -> None:
+        """What a manifest says to vigil must be right, its layers and options; and what it mounts must be there."""
+        import yaml
+
+        documents = list(yaml.safe_load_all(block.text))
+        maps = {d["metadata"]["name"]: d["data"] for d in documents if d["kind"] == "ConfigMap"}
+        for data in maps.values():
+            for name, layer in data.items():
+                assert name.endswith((".yaml", ".yml")), f"{block.where}: {name} is no layer"
+                self.check(block, layer.replace("  web:\n", "  web:\n    command: web\n"))
+        pods = [d["spec"]["template"]["spec"] for d in documents if d["kind"] == "Deployment"]
+        assert len(pods) + len(maps) == len(documents)
+        for pod in pods:
+            volumes = {volume["name"]: volume for volume in pod["volumes"]}
+            for volume in volumes.values():
+                assert volume.get("configMap", {"name": next(iter(maps))})["name"] in maps
+            for container in pod["containers"]:
+                budget = options.parse(container["args"], {}).stop_timeout
+                assert 0 < budget < pod["terminationGracePeriodSeconds"]
+                for mount in container["volumeMounts"]:
+                    source = maps.get(volumes[mount["name"]].get("configMap", {}).get("name"), {})
+                    assert "subPath" not in mount or mount["subPath"] in source
+                    assert "subPath" not in mount or mount["mountPath"] == f"{LAYERS}/{mount['subPath']}"
+
     def room(self) -> list[str]:
         """The words before a command that runs there. A vigild that a command has ended is started again."""
         if self._daemon is None or not self._daemon.running():
             prefix = ("unshare", "--mount", "sh", "-c", _ROOM, "sh")
-            self._daemon = self._start(self._layers, ("--layers-dir", LAYERS), prefix=prefix)
-            self._daemon.socket = Path(f"/proc/{self._daemon.pid}/root/run/vigil/vigild.sock")
+            # A page that brings no layers for it starts a vigild of its own, which must not find this one.
+            where = f"{PLACE if self._layers else '/mnt'}/vigild.sock"
+            self._daemon = self._start(self._layers, ("--layers-dir", LAYERS, "--socket", where), prefix=prefix)
+            self._daemon.socket = Path(f"/proc/{self._daemon.pid}/root{where}")
         return ["nsenter", "--target", str(self._daemon.pid), "--mount", "--pid"]
 
     def _settle(self) -> None:
@@ -141,7 +181,7 @@ class World:
         pipe: IO[Any] | None = process.stdout
         assert pipe is not None
         output = Output(pipe)
-        end = time.monotonic() + LIMIT
+        end = time.monotonic() + LIMIT * (10 if re.search(r"\b(build|install)\b", command) else 1)
         while process.poll() is None and time.monotonic() < end:
             if until is not None and matches(_lines(output), until):
                 os.killpg(process.pid, signal.SIGINT)
@@ -153,6 +193,49 @@ class World:
             process.wait()
         output.finish()
         return process.returncode, _lines(output) + (["(it does not end)"] if late else [])
+
+
+class Engine(World):
+    """A page about containers: each vigild in it is PID 1 of one, so its commands run here, beside the engine.
+
+    What the page calls shop has a name of this session's own, and so has the image of vigil, which is made already: by
+    the very command that the page shows.
+    """
+
+    def __init__(self, podman: Podman, image: str, start: Callable[..., Daemon], folder: Path, binary: Path) -> None:
+        super().__init__(start, folder, binary)
+        self._podman, self._image = podman, image
+        self._names = {name: f"{name}{os.getpid()}" for name in ("shop", "onto")}
+        self._environment |= {name: text for name, text in podman.env.items() if name.startswith("CONTAINERS_")}
+        # What asks less of a machine, as tests/container does.
+        build = "build --isolation chroot --network host --pull=never --layers=false"
+        cases = f'build) shift; set -- {build} "$@" ;; run) shift; set -- run --network host "$@" ;;'
+        _program(folder / ".programs" / "podman", f'case $1 in {cases} esac; exec {shutil.which("podman")} "$@"')
+
+    def write(self, block: Block) -> None:
+        super().write(Block(block.where, block.language, self._own(block.text)))
+
+    def follow(self, example: Example) -> None:
+        if example.command == "podman build --format docker -t vigil .":
+            return
+        output = [self._own(line) for line in example.output]
+        super().follow(Example(example.where, self._own(example.command), output, example.interrupted))
+
+    def room(self) -> list[str]:
+        return []
+
+    def end(self) -> None:
+        """Remove what the page has made."""
+        for name in self._names.values():
+            self._podman("rm", "-f", "-t", "0", "-i", name, check=False)
+            self._podman("rmi", "-f", f"localhost/{name}", check=False)
+
+    def _own(self, text: str) -> str:
+        text = text.replace("localhost/vigil", self._image).replace(PYTHON_IMAGE, BASE)
+        return re.sub(rf"\b({'|'.join(self._names)})\b", lambda found: self._names[found[1]], text)
+
+    def _settle(self) -> None:
+        pass
 
 
 def _program(path: Path, text: str) -> None:

@@ -1,9 +1,8 @@
-"""What the repository offers beside the code does what it says: build.py, the example, the README's plan."""
+"""What the repository offers beside the code does what it says: build.py, the example."""
 
 from __future__ import annotations
 
 import os
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -51,13 +50,3 @@ def test_the_example_has_a_plan_without_a_problem_or_a_warning() -> None:
     assert loaded.warnings == ()
     assert len(loaded.services) == 4
     assert {service.command[0] for service in loaded.services.values() if service.command} == {"/bin/sh"}
-
-
-def test_the_plan_in_the_readme_loads(tmp_path: Path) -> None:
-    block = re.search(r"```yaml\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
-    assert block is not None
-    # Its user is none of this machine's.
-    (tmp_path / "readme.yaml").write_text(re.sub(r"^ +user: app\n", "", block[1], flags=re.MULTILINE), encoding="utf-8")
-    loaded = plan.load(plan.read(str(tmp_path)), check=True)
-    assert loaded.warnings == ()
-    assert set(loaded.services) == {"migrate", "web", "batch"}
