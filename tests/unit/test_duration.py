@@ -59,14 +59,54 @@ def test_a_duration_is_the_sum_of_its_parts(text: str, seconds: float) -> None:
         "1s,",
         "\x00",
         "1s\n1ms",
+        "\u00b2s",
+        "1:\u00b2",
+        "1s1s",
+        "and",
         "9" * 5000 + "s",
     ],
 )
 def test_what_is_no_duration_is_refused_with_examples_on_one_line(text: str) -> None:
-    with pytest.raises(ValueError, match=r"is not a duration \(write 500ms, 3s, 1m30s, 1h\)$") as caught:
+    with pytest.raises(ValueError, match=r"is not a duration \(write [0-9.a-z, ]+\)$") as caught:
         duration.parse(text)
     assert "\n" not in str(caught.value)
     assert len(str(caught.value)) < 150
+
+
+@pytest.mark.parametrize(
+    ("text", "meant"),
+    [
+        *(
+            ("5 sec", "5s"),
+            ("30 Seconds", "30s"),
+            ("5m30", "5m30s"),
+            ("1h 30", "1h30m"),
+            ("1,5s", "1.5s"),
+            ("5S", "5s"),
+        ),
+        *(("00:05:00", "5m"), ("1:30", "1m30s"), ("PT5M", "5m"), ("P1DT2H", "1d2h"), ("30s1m", "1m30s")),
+        *(
+            ("1 hour and 5 min", "1h5m"),
+            ("'5s'", "5s"),
+            ("2 weeks", "500ms, 3s, 1m30s, 1h"),
+            ("1s1s", "500ms, 3s, 1m30s, 1h"),
+        ),
+    ],
+)
+def test_what_was_probably_meant_is_proposed(text: str, meant: str) -> None:
+    with pytest.raises(ValueError, match="is not a duration") as caught:
+        duration.parse(text)
+    assert str(caught.value) == f'"{text}" is not a duration (write {meant})'
+    duration.parse(meant.split(",")[0])
+
+
+@pytest.mark.parametrize(
+    ("text", "meant"), [("@hourly", "1h"), ("daily", "24h"), ("*/7 * * * *", "7m"), ("0 3 * * 1-5", "5m")]
+)
+def test_a_schedule_is_told_that_there_are_none(text: str, meant: str) -> None:
+    with pytest.raises(ValueError, match="schedules are unknown here") as caught:
+        duration.parse(text)
+    assert str(caught.value).endswith(f"write {meant})")
 
 
 def test_a_number_without_unit_is_refused_and_told_its_units() -> None:

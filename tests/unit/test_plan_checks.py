@@ -288,7 +288,10 @@ def test_env_files_of_the_context_are_part_of_its_environment() -> None:
 def test_an_unknown_user_of_a_check_is_an_error_at_the_check() -> None:
     with pytest.raises(PlanError) as caught:
         load(_with_accounts("checks: {k: {exec: {command: x, user: nobody-at-all}}}"))
-    assert str(caught.value) == ('/l/0.yaml:1:39: checks.k.exec.user: there is no user "nobody-at-all"')
+    assert str(caught.value) == (
+        '/l/0.yaml:1:39: checks.k.exec.user: there is no user "nobody-at-all"'
+        " (make it in the image, or write user-id and group-id)"
+    )
 
 
 def test_a_wrong_user_of_the_context_is_told_once_where_it_stands() -> None:

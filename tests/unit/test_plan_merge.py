@@ -105,7 +105,7 @@ def test_a_problem_after_merging_names_the_file_that_the_value_came_from() -> No
         layer("command: x", "after: [b]") + "  b: {}\n",
         layer("nice: 3", "after: [nobody]"),
         layer("umask: 077"),
-    ) == ('/l/1.yaml:4:13: services.web.after: there is no service "nobody"',)
+    ) == ('/l/1.yaml:4:13: services.web.after: there is no service "nobody" (there is b, web)',)
 
 
 def test_a_wrong_value_is_reported_even_where_a_later_layer_replaces_or_removes_it() -> None:

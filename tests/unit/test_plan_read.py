@@ -169,14 +169,23 @@ def test_an_env_file_is_read_as_docker_reads_it() -> None:
 def test_problems_of_an_env_file_name_its_path_and_line_once() -> None:
     text = layer("env-file: [/e]") + "  db: {env-file: [/e]}\n"
     with pytest.raises(PlanError) as caught:
-        load(sources(text, env_files=(("/e", b"OK=1\nNOVALUE\n  =x\nexport A=1\nA B=1\nN=\0\n"),)))
+        load(sources(text, env_files=(("/e", b"OK=1\nNOVALUE\n  =x\nexport A=1\nA B=1\nN=\0\nC =1\n"),)))
     assert _lines(caught.value.problems) == (
-        '/e:2:1: "NOVALUE" has no "=" (write KEY=VALUE)',
-        '/e:3:3: "" is not a variable\'s name (write KEY=VALUE, without blanks before the =)',
+        '/e:2:1: the line has no "=" (write KEY=VALUE)',
+        "/e:3:3: a line begins with = (write KEY=VALUE)",
         '/e:4:1: "export A" is not a variable\'s name (leave out export)',
-        '/e:5:1: "A B" is not a variable\'s name (write KEY=VALUE, without blanks before the =)',
+        '/e:5:1: "A B" is not a variable\'s name (write KEY=VALUE)',
         "/e:6:1: holds a NUL character, which no variable can",
+        '/e:7:1: "C " is not a variable\'s name (write C=VALUE, without blanks before the =)',
     )
+
+
+def test_what_is_no_env_file_is_told_once_and_never_shown() -> None:
+    with pytest.raises(PlanError) as caught:
+        load(sources(layer("env-file: /e"), env_files=(("/e", b"--BEGIN KEY--\nMIIhunter2\nhunter3\n"),)))
+    (found,) = caught.value.problems
+    assert str(found) == '/e:1:1: the line has no "=" (write KEY=VALUE), and so have 2 more'
+    assert found.excerpt == ""
 
 
 def test_an_env_file_that_is_not_utf8_is_a_problem() -> None:
@@ -189,9 +198,15 @@ def test_an_env_file_that_cannot_be_read_is_a_problem_where_it_is_named(tmp_path
     (tmp_path / "1.yaml").write_text(layer("env-file: [/nowhere/a.env]", "after: [nobody]"))
     (tmp_path / "2.yaml").write_text(layer(f"env-file: {tmp_path}"))
     assert _problems(tmp_path) == (
-        f"{tmp_path}/1.yaml:3:16: services.web.env-file: cannot read /nowhere/a.env: No such file or directory",
-        f'{tmp_path}/1.yaml:4:13: services.web.after: there is no service "nobody"',
-        f"{tmp_path}/2.yaml:3:15: services.web.env-file: cannot read {tmp_path}: it is a directory, not a file",
+        (
+            f"{tmp_path}/1.yaml:3:16: services.web.env-file: cannot read /nowhere/a.env: No such file or directory"
+            " (it is read with the plan)"
+        ),
+        f'{tmp_path}/1.yaml:4:13: services.web.after: there is no service "nobody" (there is web)',
+        (
+            f"{tmp_path}/2.yaml:3:15: services.web.env-file: cannot read {tmp_path}: it is a directory, not a file"
+            " (it is read with the plan)"
+        ),
     )
 
 
@@ -225,7 +240,7 @@ def test_a_user_id_without_entry_needs_a_group_and_lives_in_the_root_directory()
     assert _resolve(ROOT, user_id=4_000_000, group_id=5).credentials == Credentials(4_000_000, 5, (5,), "/", None)
     account = _resolve(ROOT, user_id=4_000_000)
     assert account.credentials is None
-    assert account.error == "user id 4000000 is not in the user database: give it a group-id"
+    assert account.error == "user id 4000000 is not in the user database (give it a group-id)"
     assert account.error_key == "user-id"
 
 
@@ -242,6 +257,7 @@ def test_a_group_alone_changes_only_the_group() -> None:
         ({"user": "no-such-user"}, "user", 'there is no user "no-such-user"'),
         ({"user": "no\0user"}, "user", 'there is no user "no\\x00user"'),
         ({"user": "4000000"}, "user", "(write user-id: 4000000 if it is a number)"),
+        ({"user": "root:5"}, "user", 'there is no user "root:5" (write user: root, and group-id: 5)'),
         ({"user": "root", "user_id": 5}, "user-id", 'user "root" has the id 0, not 5'),
         ({"user": "no-such-user", "user_id": 5, "group_id": 5}, "user", "there is no user"),
         ({"group": "no-such-group"}, "group", 'there is no group "no-such-group"'),
@@ -297,8 +313,14 @@ def test_rights_are_those_of_this_process() -> None:
 def test_a_user_that_is_wrong_is_a_problem_where_it_is_named(tmp_path: Path) -> None:
     (tmp_path / "1.yaml").write_text(layer("user: no-such-user", "group-id: 5") + "  db: {group: no-such-group}\n")
     assert _problems(tmp_path) == (
-        f'{tmp_path}/1.yaml:3:11: services.web.user: there is no user "no-such-user"',
-        f'{tmp_path}/1.yaml:5:15: services.db.group: there is no group "no-such-group"',
+        (
+            f'{tmp_path}/1.yaml:3:11: services.web.user: there is no user "no-such-user"'
+            " (make it in the image, or write user-id and group-id)"
+        ),
+        (
+            f'{tmp_path}/1.yaml:5:15: services.db.group: there is no group "no-such-group"'
+            " (make it in the image, or write group-id)"
+        ),
     )
 
 

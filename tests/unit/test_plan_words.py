@@ -99,10 +99,10 @@ def test_a_list_is_taken_as_it_is() -> None:
         ("[]", "4:14: services.web.command: is an empty list"),
         ("['', a]", "4:14: services.web.command: begins with an empty word"),
         ("[a, ~]", "4:18: services.web.command: an item is empty"),
-        ("[a, [b]]", "4:18: services.web.command: is a list, not a text"),
+        ("[a, [b]]", "4:18: services.web.command: is a list, not a text (write one, in quotes if need be)"),
         ("{a: b}", "4:14: services.web.command: is a mapping, not a text or a list of texts"),
         ("run 'a", "4:18: services.web.command: has a ' that is not closed"),
-        ("\"run 'a\"", "4:19: services.web.command: has a ' that is not closed"),
+        ('"run \'a"', "4:19: services.web.command: has a ' that is not closed"),
         (r'"run \"a"', '4:14: services.web.command: has a " that is not closed'),
         ("run [ a ] b", "4:22: services.web.command: has brackets"),
         ("'# a'", "4:15: services.web.command: is nothing but a comment"),
@@ -202,4 +202,7 @@ def test_a_quote_that_is_open_because_of_a_comment_says_so() -> None:
 
 def test_a_warning_names_file_line_and_field() -> None:
     assert warning("summary: a #b").startswith("/l/0.yaml:4:16: services.web.summary: ")
-    assert problem("summary: [a]") == "/l/0.yaml:4:14: services.web.summary: is a list, not a text"
+    assert (
+        problem("summary: [a]")
+        == "/l/0.yaml:4:14: services.web.summary: is a list, not a text (write one, in quotes if need be)"
+    )

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import signal
 
+from vigil.model.suggest import nearest
+
 _REALTIME_FIRST = int(signal.SIGRTMIN)
 _REALTIME_LAST = int(signal.SIGRTMAX)
 ALIASES = {"SIGCLD": int(signal.SIGCHLD), "SIGPOLL": int(signal.SIGIO), "SIGIOT": int(signal.SIGABRT)}
@@ -23,7 +25,9 @@ def parse(text: str) -> int:
     number = _named(word)
     if number:
         return number
-    raise ValueError(f'"{text}" is not a signal (write SIGTERM, TERM, 15 or SIGRTMIN+3)')
+    near = nearest(word[3:], (one.name[3:] for one in signal.Signals))
+    fix = f'did you mean "SIG{near}"?' if near else "write SIGTERM, TERM, 15 or SIGRTMIN+3"
+    raise ValueError(f'"{text}" is not a signal ({fix})')
 
 
 def name(number: int) -> str:

@@ -15,6 +15,8 @@ import msgspec
 from vigil.model.suggest import quote
 from vigil.plan.types import Account, Credentials
 
+_NO_GROUP = " (make it in the image, or write group-id)"
+
 _CAP_SETGID, _CAP_SETUID = 6, 7
 
 
@@ -78,7 +80,7 @@ def _credentials(request: Request, me: Own) -> Credentials:
         elif request.user_id is not None:
             uid, home = request.user_id, "/"
             if gid is None:
-                raise _Refused("user-id", f"user id {uid} is not in the user database: give it a group-id")
+                raise _Refused("user-id", f"user id {uid} is not in the user database (give it a group-id)")
     if gid is None:
         gid = me.gid
     groups = tuple(dict.fromkeys((gid, *os.getgrouplist(name, gid)))) if name is not None else (gid,)
@@ -117,13 +119,25 @@ def _user(request: Request) -> tuple[str, int, int, str] | None:
     except (KeyError, ValueError):  # ValueError: a text that no user database could hold
         if request.user is None:
             return None
-        number = request.user.isascii() and request.user.isdigit()
-        hint = f" (write user-id: {request.user} if it is a number)" if number else ""
-        raise _Refused("user", f"there is no user {quote(request.user)}{hint}") from None
+        raise _Refused("user", f"there is no user {quote(request.user)}{_as_two(request.user)}") from None
     except OSError as error:
         shown = quote(request.user) if request.user is not None else str(request.user_id)
         raise _Refused("user", f"cannot look up user {shown}: {error.strerror}") from None
     return entry.pw_name, entry.pw_uid, entry.pw_gid, entry.pw_dir or "/"
+
+
+def _as_two(user: str) -> str:
+    """How to write a number, or what docker calls a user, ``name:group``."""
+
+    def key(kind: str, word: str) -> str:
+        return f"{kind}-id: {word}" if word.isascii() and word.isdigit() else f"{kind}: {word}"
+
+    name, colon, group = user.partition(":")
+    if colon and name and group and ":" not in group and user.isprintable():
+        return f" (write {key('user', name)}, and {key('group', group)})"
+    if key("user", user).startswith("user-id"):
+        return f" (write user-id: {user} if it is a number)"
+    return " (make it in the image, or write user-id and group-id)"
 
 
 def _group(request: Request) -> int | None:
@@ -135,7 +149,7 @@ def _group(request: Request) -> int | None:
         number = grp.getgrnam(request.group).gr_gid
     except (KeyError, ValueError):
         numeric = request.group.isascii() and request.group.isdigit()
-        hint = f" (write group-id: {request.group} if it is a number)" if numeric else ""
+        hint = f" (write group-id: {request.group} if it is a number)" if numeric else _NO_GROUP
         raise _Refused("group", f"there is no group {quote(request.group)}{hint}") from None
     except OSError as error:
         raise _Refused("group", f"cannot look up group {quote(request.group)}: {error.strerror}") from None

@@ -75,7 +75,7 @@ def _alert(item: Item, merged: Merged, problems: Problems) -> Alert | None:
     for key in ("url", "on-check"):
         if key not in item.fields:
             place = item.removed[key].place if key in item.removed else item.place
-            problems.consequence(place, f"{at}.{key}", "is missing", at, key)
+            problems.consequence(place, f"{at}.{key}", f"is missing (write {key}: and its value)", at, key)
     if given.get("on-check") == ():
         problems.error(item.fields["on-check"].place, f"{at}.on-check", "is an empty list, so nothing would be sent")
     if given.get("retry-backoff") == ():
@@ -91,8 +91,8 @@ def _judge_names(at: str, watched: Node | None, merged: Merged, problems: Proble
     checks = merged.kinds["checks"]
     for name in watched.items if isinstance(watched, Sequence) and not problems.broken else ():
         if isinstance(name, Scalar) and not name.is_null and name.text not in checks:
-            text = f"there is no check {quote(name.text)}{problems.hint(name.text, checks)}"
-            problems.error(name.place, f"{at}.on-check", text)
+            text = problems.absent("check", name.text, checks)
+            problems.consequence(name.place, f"{at}.on-check", text, "", "checks")
 
 
 def _judge_template(alert: Alert, template: str, node: Node, problems: Problems, *, parse: bool) -> None:

@@ -199,8 +199,8 @@ def _exec(
     context = known.get(given.get("service-context", ""))
     if "service-context" in given and context is None and not problems.broken:
         name = given["service-context"]
-        text = f"there is no service {quote(name)}{problems.hint(name, known)}"
-        problems.error(nodes["service-context"].place, f"{at}.service-context", text)
+        place = nodes["service-context"].place
+        problems.consequence(place, f"{at}.service-context", problems.absent("service", name, known), "", "services")
     user = context.user if context is not None else None
     own = {key: value for key, value in nodes.items() if key in WHO}
     if own:

@@ -13,7 +13,7 @@ import re
 from typing import Any, NamedTuple
 
 from vigil.model.suggest import quote
-from vigil.plan.problems import lines_of
+from vigil.plan.problems import lines_of, secret_line
 
 _NOT_YAML = "not valid YAML: "
 _LINE_MAX = 1000  # characters of a line that are looked at
@@ -82,6 +82,7 @@ def syntax(error: Any, text: str, last: Any) -> Told:
 
 
 _CONFLICT = re.compile(r"<{7} |>{7} |={7}$")
+_CONFLICT_TEXT = "a conflict of version control that is not resolved (choose one side, and delete the marks)"
 _SECTION = re.compile(r"\s*\[[\w:. -]+\]\s*$")
 _TEMPLATE_TAG = re.compile(r"\{[%#]")
 
@@ -91,7 +92,7 @@ def _other_language(lines: list[str]) -> Told | None:
     first = True
     for number, line in enumerate(lines, 1):
         if _CONFLICT.match(line):
-            return Told(number, 1, "a conflict of version control that is not resolved", len(line))
+            return Told(number, 1, _CONFLICT_TEXT, len(line))
         tag = _TEMPLATE_TAG.search(line)
         if tag is not None and (not line[: tag.start()].strip() or tag[0] == "{%"):
             return Told(number, tag.start() + 1, template(tag[0]), 2)
@@ -105,7 +106,7 @@ def _other_language(lines: list[str]) -> Told | None:
 
 def _quote_that_runs_on(problem: str, context: str, mark: Any, began: Any, lines: list[str], last: Any) -> Told | None:
     if "unexpected end of stream" in problem and "quoted" in context:
-        return Told(began.line + 1, began.column + 1, "this quote is never closed", 1)
+        return Told(began.line + 1, began.column + 1, "this quote is never closed (write one at its end)", 1)
     if last is None or last.style not in ("'", '"'):
         return None
     start, end = last.start_mark, last.end_mark
@@ -154,9 +155,11 @@ def _never_closed(problem: str, mark: Any, began: Any, lines: list[str]) -> Told
     opening = _line(lines, began.line)[began.column : began.column + 1]
     if not inside or opening not in ("[", "{") or not opening:
         return None
-    if mark.line > began.line:
-        return Told(began.line + 1, began.column + 1, f"this {quote(opening)} is not closed", 1)
     closing = "]" if opening == "[" else "}"
+    if mark.line > began.line:
+        return Told(
+            began.line + 1, began.column + 1, f"this {quote(opening)} is not closed (write {closing} at its end)", 1
+        )
     return Told(mark.line + 1, mark.column + 1, f'expected "," or {quote(closing)} here')
 
 
@@ -180,7 +183,8 @@ def _colon(problem: str, mark: Any, lines: list[str]) -> Told | None:
     if own is not None and own.end() <= mark.column:
         value = line[own.end() :].strip()
         quoted = value if "'" not in value else value.replace("'", "''")
-        fix = f"quote the whole: '{quoted}'" if len(value) <= 60 else "quote the whole"
+        short = len(value) <= 60 and not secret_line(line)
+        fix = f"quote the whole: '{quoted}'" if short else "quote the whole"
         text = f'a ": " in a text without quotes makes a key ({fix})'
         return Told(mark.line + 1, mark.column + 1, text, 1)
     above = at - 1
@@ -210,7 +214,7 @@ def _touching(at: int, lines: list[str]) -> Told | None:
     if found is None:
         return None
     value = _line(lines, at)[found.end() :].strip()
-    fix = f" (write {found[1]}: {value})" if len(value) <= 60 else ""
+    fix = f" (write {found[1]}: {value})" if len(value) <= 60 and not secret_line(_line(lines, at)) else ""
     return Told(at + 1, found.end(), f'a ":" makes a key only with a blank behind it{fix}', 1)
 
 

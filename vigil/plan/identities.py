@@ -140,9 +140,11 @@ def _identity(item: Item, outside: Outside, problems: Problems) -> Identity | No
     parsed = {key: IDENTITY[key].parse(node, f"{at}.{key}", problems) for key, node in item.fields.items()}
     given: dict[str, Any] = {key: value for key, value in parsed.items() if value is not None}
     if "access" not in item.fields:
-        problems.error(item.place, f"{at}.access", "is missing (open, metrics, read, write or admin)")
+        text = "is missing (open, metrics, read, write or admin)"
+        problems.consequence(item.place, f"{at}.access", text, at, "access")
     if not any(way in item.fields for way in WAYS):
-        problems.error(item.place, at, "has none of local, basic and tls, so nobody can be it")
+        text = "has none of local, basic and tls, so nobody can be it (write local: {user-id: 0}, or the like)"
+        problems.consequence(item.place, at, text, at, *WAYS)
     if "basic" in item.fields and ":" in item.name:
         text = 'cannot go with a name that holds a ":" (it ends the user name of HTTP Basic)'
         problems.error(item.fields["basic"].place, f"{at}.basic", text)

@@ -57,12 +57,30 @@ def _limit(node: Node, at: str, problems: Problems) -> tuple[int, int] | None:
     soft = _limit_number(soft_text)
     hard = _limit_number(hard_text) if colon else soft
     if soft is None or hard is None:
-        problems.error(node.place, at, f"{quote(text)} is not a limit (write 1024, 1024:4096 or unlimited)")
+        fix = _meant(text) or "1024, 1024:4096 or unlimited"
+        problems.error(node.place, at, f"{quote(text)} is not a limit (write {fix})")
         return None
     if soft > hard:
         problems.error(node.place, at, f"{quote(text)} has a soft limit above the hard one (write soft:hard)")
         return None
     return soft, hard
+
+
+def _meant(text: str) -> str:
+    """What to write instead: numbers are bytes, seconds or things, without units."""
+    lowered = text.lower()
+    if lowered in ("-1", "infinite", "inf", "max", "none", "no", "off"):
+        return "unlimited"
+    number, unit = lowered.removesuffix("ib").removesuffix("b"), 1
+    if number[-1:] in ("k", "m", "g", "t"):
+        number, unit = number[:-1], 1024 ** ("kmgt".index(number[-1]) + 1)
+    if number and not set(number) - _DIGITS and len(number) < 12 and lowered != number:
+        return str(int(number) * unit)
+    for sign in ("-", "/", ",", " "):
+        soft, found, hard = text.partition(sign)
+        if found and _limit_number(soft) is not None and _limit_number(hard.strip()) is not None:
+            return f"{soft}:{hard.strip()}"
+    return ""
 
 
 def _limit_number(text: str) -> int | None:

@@ -120,7 +120,7 @@ def _good_name(kind: str, entry: Entry, problems: Problems) -> bool:
     name = entry.key
     at = f"{kind}.{name if 0 < len(name) <= NAME_MAX else quote(name)}"
     if kind == "services" and name == RESERVED_NAME:
-        problems.error(entry.place, at, f'the name "{RESERVED_NAME}" is reserved for vigild\'s own log')
+        problems.error(entry.place, at, f'the name "{RESERVED_NAME}" is reserved for vigild\'s own log (take another)')
     elif kind == "services" and (not name or name[0] not in _NAME_FIRST or set(name) - _NAME_REST):
         fix = "letters, digits, _ . and -, beginning with a letter or digit"
         problems.error(entry.place, at, f"{quote(name)} cannot be the name of a service ({fix})")

@@ -30,6 +30,8 @@ _KNOWN_MAX = 1000
 _EXCERPTS_MAX = 100
 _EXCERPT_MAX = 500
 
+_ANY_KEY = " (vigil plan schema shows all that there are)"
+
 _WINDOW = 100  # characters of a line that are shown
 
 _ENDS = "\n\r\x85\u2028\u2029"  # what ends a line in YAML
@@ -97,6 +99,12 @@ class Problems:
         self._hints_left -= 1
         return hint(word, known)
 
+    def absent(self, what: str, name: str, known: Collection[str]) -> str:
+        """A message about a name that nothing has, with the nearest there is, or all."""
+        some = ", ".join(sorted(known)[:5]) + (", ..." if len(known) > 5 else "") if known else ""
+        fix = self.hint(name, known) or (f" (there is {some})" if some else f" (there are no {what}s)")
+        return f"there is no {what} {quote(name)}{fix}"
+
     def doubt(self, place: Place, field: str, text: str) -> None:
         """Something that is wrong, and that services can start without: an error where the plan is only checked."""
         self._doubts[_Found(place, field, text)] = ""
@@ -110,7 +118,7 @@ class Problems:
             if (place.file, advice.cause) in self._causes:
                 return
             self._causes.add((place.file, advice.cause))
-        fix = f" ({advice.text})" if advice is not None else self.hint(key, known)
+        fix = f" ({advice.text})" if advice is not None else self.hint(key, known) or _ANY_KEY
         self._doubts[_Found(place, field, f"unknown key {quote(key)}{fix}")] = field[: -len(key)].rstrip(".")
 
     def consequence(self, place: Place, field: str, text: str, owner: str, *words: str) -> None:

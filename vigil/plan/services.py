@@ -124,7 +124,9 @@ def _from_files(
         if content is None:
             why = outside.unread.get(path, "it was not read with the plan")
             place = _item_place(item, "env-file", path)
-            problems.error(place, f"services.{item.name}.env-file", f"cannot read {path}: {why}")
+            problems.error(
+                place, f"services.{item.name}.env-file", f"cannot read {path}: {why} (it is read with the plan)"
+            )
             continue
         if path not in cache:
             cache[path] = env_file.parse(path, content, problems)
@@ -164,16 +166,22 @@ def _judge_names(item: Item, services: Collection[str], checks: Collection[str],
             if not isinstance(entry, Scalar) or entry.is_null:
                 continue
             if entry.text == item.name:
-                problems.error(entry.place, f"{at}.{key}", "the service names itself, which is a cycle of one")
+                problems.error(
+                    entry.place, f"{at}.{key}", "the service names itself, which is a cycle of one (leave it out)"
+                )
             elif entry.text not in services:
                 from vigil.plan import foreign  # only wrong plans need it
 
-                fix = foreign.no_service(entry.text, services, checks) or problems.hint(entry.text, services)
-                text = f"there is no service {quote(entry.text)}{fix}"
+                fix = foreign.no_service(entry.text, services, checks)
+                text = (
+                    f"there is no service {quote(entry.text)}{fix}"
+                    if fix
+                    else problems.absent("service", entry.text, services)
+                )
                 problems.consequence(entry.place, f"{at}.{key}", text, "", "services:", '"services"')
     for key, name, place in _check_names(item):
         if name not in checks:
-            problems.error(place, f"{at}.{key}", f"there is no check {quote(name)}{problems.hint(name, checks)}")
+            problems.consequence(place, f"{at}.{key}", problems.absent("check", name, checks), "", "checks")
 
 
 def _check_names(item: Item) -> list[tuple[str, str, Place]]:

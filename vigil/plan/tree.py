@@ -233,7 +233,9 @@ class _Builder:
         if node is not None:
             self._add(node, None, place)
         elif event.anchor in self.anchors:
-            self._stop(place, f"alias {quote('*' + event.anchor)} is part of what it stands for")
+            self._stop(
+                place, f"alias {quote('*' + event.anchor)} is part of what it stands for (nothing can hold itself)"
+            )
         else:
             self._stop(
                 place,
@@ -280,7 +282,9 @@ class _Builder:
     def _inherit(self, frame: _Frame, place: Place, node: Node) -> None:
         if not isinstance(node, Mapping):
             what = node.what if not isinstance(node, Scalar) or node.is_null else quote(node.text)
-            self._error(place, f'"<<" takes a mapping or a list of mappings, and this is {what}')
+            self._error(
+                place, f'"<<" takes a mapping or a list of mappings, and this is {what} (write <<: *NAME of one)'
+            )
             return
         for entry in node.entries:
             if entry.key not in frame.entries:
@@ -289,7 +293,7 @@ class _Builder:
     def _grow(self, frame: _Frame, size: int) -> None:
         frame.size += size
         if frame.size > NODES_MAX:
-            self._stop(frame.place, f"more than {NODES_MAX} nodes once its aliases are followed")
+            self._stop(frame.place, f"more than {NODES_MAX} nodes once its aliases are followed (use fewer of them)")
 
     def _place(self, event: Any) -> Place:
         start, end = event.start_mark, event.end_mark

@@ -31,7 +31,7 @@ _OLD_BOOLEANS = {"yes": "true", "on": "true", "y": "true", "no": "false", "off":
 
 def string(node: Node, at: str, problems: Problems) -> str | None:
     """The text as it was written."""
-    text = scalar(node, at, problems, "a text")
+    text = scalar(node, at, problems, "a text (write one, in quotes if need be)")
     if text is not None and isinstance(node, Scalar):
         warn_of_cut(node, at, problems, careful=False)
     return text
@@ -206,6 +206,7 @@ def command(node: Node, at: str, problems: Problems) -> tuple[str, ...] | None:
             return None
         if not listed or not listed[0]:
             fault = "begins with an empty word, which is no program" if listed else "is an empty list"
+            fault += " (write the program and its arguments)"
             problems.error(node.place, at, fault)
             return None
         if len(listed) == 1 and " " in listed[0].strip():
@@ -214,14 +215,18 @@ def command(node: Node, at: str, problems: Problems) -> tuple[str, ...] | None:
             )
             problems.warn(node.place, at, fault)
         return listed
-    text = scalar(node, at, problems, "a text or a list of texts")
+    text = scalar(node, at, problems, "a text or a list of texts (write command: run --it)")
     if text is None or not isinstance(node, Scalar):
         return None
     try:
         argv, cut = words.command(text)
     except words.Fault as error:
         # A quote is often open only because YAML took the rest of the line for a comment.
-        ends = f" (YAML cut off {quote(node.comment.strip())} as a comment: quote the whole)" if node.comment else ""
+        ends = (
+            f" (YAML cut off {quote(node.comment.strip())} as a comment: quote the whole)"
+            if node.comment
+            else error.fix
+        )
         problems.error(node.part(error.at, error.width) if text else node.place, at, str(error) + ends)
         return None
     warn_of_cut(node, at, problems, careful=True)
@@ -326,7 +331,8 @@ def keyed(
             found[key] = entry
         elif not entry.inherited:
             first = found[key]
-            text = f"duplicate key: {quote(entry.key)} and {quote(first.key)} (line {first.place.line}) are the same"
+            both = f"{quote(entry.key)} and {quote(first.key)} (line {first.place.line})"
+            text = f"duplicate key: {both} are the same (leave out one)"
             problems.error(entry.place, f"{prefix}{key}", text)
     return found
 
@@ -350,7 +356,7 @@ class Block:
         found = self.nodes(node, at, problems)
         for key in self.required:
             if key not in found:
-                problems.consequence(node.place, f"{at}.{key}", "is missing", at, f"{key}")
+                problems.consequence(node.place, f"{at}.{key}", f"is missing (write {key}: and its value)", at, key)
         values = {key: self.fields[key](value, f"{at}.{key}", problems) for key, value in found.items()}
         return {key: value for key, value in values.items() if value is not None}
 

@@ -34,10 +34,11 @@ class Words(msgspec.Struct, frozen=True):
 
 
 class Fault(ValueError):
-    """Why a text is no command: a sentence, and what part of it is to blame."""
+    """Why a text is no command: a sentence, what to do about it, and what part of it is to blame."""
 
-    def __init__(self, text: str, at: int, width: int) -> None:
+    def __init__(self, text: str, fix: str, at: int, width: int) -> None:
         super().__init__(text)
+        self.fix = f" ({fix})"
         self.at = at
         self.width = width
 
@@ -83,18 +84,20 @@ def command(text: str) -> tuple[tuple[str, ...], Part | None]:
     found = split(text)
     words = found.words
     if not words:
-        fault = "is empty" if not text.strip() else "is nothing but a comment (quote the # if it is not)"
-        raise Fault(fault, 0, len(text))
+        if not text.strip():
+            raise Fault("is empty", "write the program and its arguments", 0, len(text))
+        raise Fault("is nothing but a comment", "quote the # if it is not", 0, len(text))
     opening = [index for index, word in enumerate(words) if word.bare and word.text == "["]
     closing = [index for index, word in enumerate(words) if word.bare and word.text == "]"]
     if (opening or closing) and opening[:1] != [0]:
         if len(opening) != 1 or closing != [len(words) - 1]:
             last = words[max((*opening, *closing))]
-            fault = "has brackets other than one [ ... ] at its end (quote them if they are arguments)"
-            raise Fault(fault, last.start, last.end - last.start)
+            fault, fix = "has brackets other than one [ ... ] at its end", "quote them if they are arguments"
+            raise Fault(fault, fix, last.start, last.end - last.start)
         words = words[: opening[0]] + words[opening[0] + 1 : -1]
     if not words[0].text:
-        raise Fault("begins with an empty word, which is no program", words[0].start, words[0].end - words[0].start)
+        width = words[0].end - words[0].start
+        raise Fault("begins with an empty word, which is no program", "write the program", words[0].start, width)
     return tuple(word.text for word in words), found.cut
 
 
@@ -108,7 +111,8 @@ def _word(text: str, at: int, words: list[Word]) -> int:
         if letter == "'":
             stop = text.find("'", at + 1)
             if stop < 0:
-                raise Fault(f"has a ' that is not closed: {quote(text[at:])}", at, end - at)
+                fault = f"has a ' that is not closed: {quote(text[at:])}"
+                raise Fault(fault, "close it, or write \\' for the letter", at, end - at)
             parts.append(text[at + 1 : stop])
             bare, at = False, stop + 1
         elif letter == '"':
@@ -116,7 +120,7 @@ def _word(text: str, at: int, words: list[Word]) -> int:
             bare = False
         elif letter == "\\":
             if at + 1 == end:
-                raise Fault("ends in a backslash that quotes nothing", at, 1)
+                raise Fault("ends in a backslash that quotes nothing", "leave it out", at, 1)
             if text[at + 1] != "\n":
                 parts.append(text[at + 1])
                 bare = False
@@ -140,7 +144,8 @@ def _double_quoted(text: str, start: int, parts: list[str]) -> int:
             parts.append(text[at])
             at += 1
     if at == end:
-        raise Fault(f'has a " that is not closed: {quote(text[start:])}', start, end - start)
+        fault = f'has a " that is not closed: {quote(text[start:])}'
+        raise Fault(fault, 'close it, or write \\" for the letter', start, end - start)
     return at + 1
 
 
