@@ -42,6 +42,8 @@ ext_log *ext_log_open(int fd, const char *name);                /* NULL and errn
 void ext_log_close(ext_log *log);                               /* readers that have it keep it until they are freed */
 uint64_t ext_log_last_seq(const ext_log *log);
 uint64_t ext_log_lines(const ext_log *log);                     /* ever kept */
+/* How many lines it shows with a seq after `seq` and up to `limit`; `gone`: as many at most were after `seq` too, and are overwritten. */
+uint64_t ext_log_after(ext_log *log, uint64_t seq, uint64_t limit, uint64_t *gone);
 
 ext_reader *ext_reader_new(int format, const char *boot);       /* boot: for event ids; empty: none. NULL: no memory */
 void ext_reader_free(ext_reader *reader);
@@ -53,6 +55,7 @@ int ext_reader_remove(ext_reader *reader, ext_log *log);        /* its number; t
 uint64_t ext_reader_mark(ext_reader *reader);
 void ext_reader_limit(ext_reader *reader, uint64_t seq);        /* the same, up to a mark of another reader */
 void ext_reader_keep(ext_reader *reader, uint64_t lines);       /* after a mark: only the last so many entries up to it */
+void ext_reader_lost(ext_reader *reader, uint64_t lines);       /* so many were lost before: told before the next entry */
 /* Renders on; the bytes written, 0: nothing is left up to the mark. `size` is at least EXT_ROOM. */
 size_t ext_reader_read(ext_reader *reader, char *to, size_t size);
 uint64_t ext_reader_seq(const ext_reader *reader);              /* of the last entry read, 0 before the first */

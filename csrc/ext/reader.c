@@ -129,6 +129,27 @@ static void place(struct cursor *cursor, int from, uint64_t value, uint64_t line
     }
 }
 
+uint64_t ext_log_after(ext_log *log, uint64_t seq, uint64_t limit, uint64_t *gone)
+{
+    struct cursor cursor = { .log = log, .end = UINT64_MAX }, oldest = cursor;
+    struct vg_record record;
+    uint64_t count = 0;
+
+    *gone = 0;
+    place(&cursor, EXT_FROM_SEQ, seq, 0);
+    if (!load(NULL, &cursor, &record))
+        return 0;
+    /* Where an older line is shown, all that came after `seq` are. Else the seqs between are the most that there can have been. */
+    place(&oldest, EXT_FROM_START, 0, 0);
+    if (cursor.line <= oldest.line)
+        *gone = cursor.line < record.seq - seq - 1 ? cursor.line : record.seq - seq - 1;
+    while (load(NULL, &cursor, &record) && record.seq <= limit) {
+        count++;
+        step(&cursor, &record);
+    }
+    return count;
+}
+
 ext_reader *ext_reader_new(int format, const char *boot)
 {
     ext_reader *reader = calloc(1, sizeof *reader);
@@ -292,6 +313,12 @@ void ext_reader_keep(ext_reader *reader, uint64_t lines)
         renew_top(reader);
     }
     reader->missed = reader->unsaid = 0;    /* what was overwritten meanwhile was not asked for either */
+}
+
+void ext_reader_lost(ext_reader *reader, uint64_t lines)
+{
+    reader->missed += lines;
+    reader->unsaid += lines;
 }
 
 /* --- Rendering -------------------------------------------------------------------------------------------------------------- */

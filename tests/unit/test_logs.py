@@ -474,6 +474,43 @@ def test_a_replay_holds_up_nobody(world: Any) -> None:
     asyncio.run(main())
 
 
+def test_who_comes_back_too_late_is_told_how_many_lines_are_gone(world: Any) -> None:
+    async def main() -> None:
+        w = world(lines=10)
+        w.make("a", "b", "quiet")
+
+        async def lagged(since: int, *names: str, n: int = 10_000_000) -> int:
+            follower = w.store.follow(names, "ndjson", n, since)
+            w.write("quiet", "end")
+            got = [json.loads(line) for line in (await take(follower)).splitlines()]
+            follower.close()
+            assert [entry.get("lagged", 0) for entry in got[1:]] == [0] * (len(got) - 1), "told before all else"
+            return int(got[0].get("lagged", 0))
+
+        w.write("quiet", "1")
+        w.write("a", *[f"{n}" for n in range(2, 102)])
+        assert await lagged(0, "a", "quiet") == 90
+        assert await lagged(1, "a", "quiet") == 90
+        assert await lagged(50, "a", "quiet") == 41, "51 to 91"
+        assert await lagged(90, "a", "quiet") == 1
+        assert await lagged(91, "a", "quiet") == 0
+        assert await lagged(95, "a", "quiet") == 0
+        assert await lagged(0, "quiet") == 0, "what others have lost is not its loss"
+        assert await lagged(50, "a", "quiet", n=5) == 0, "the last 5 are all there"
+        assert await lagged(10_000, "a", "quiet") == 0
+        last = w.seq[0] - 1
+        w.write("b", *["x"] * 25)
+        assert await lagged(last, "a", "b", "quiet") == 15
+        assert await lagged(last, "a", "quiet") == 0
+        assert await lagged(0, "a", "b") in (105, 106), "of quiet too a line is gone by now"
+        last = w.seq[0] - 1
+        w.write("quiet", "x", "x", "x")
+        w.write("a", *["x"] * 11)
+        assert await lagged(last, "a") == 1, "the seqs in between are those of others, which are there"
+
+    asyncio.run(main())
+
+
 def test_nothing_ticks_while_nobody_follows(world: Any) -> None:
     async def main() -> None:
         w = world()

@@ -122,7 +122,22 @@ class Feed:
             reader.add(log, *start, end=self.places[log.serial][1])
         reader.limit(self.seq)
         reader.keep(n)
+        if start[0] == _SEQ:
+            reader.lost(self._gone(start[1], n))
         return reader
+
+    def _gone(self, seq: int, n: int) -> int:
+        """How many lines that came after ``seq``, and would be among the last ``n``, the logs have lost.
+
+        A log does not know how many of its lost lines came after a seq, but all logs together know which seqs are
+        missing. Only where logs that are followed and others have lost some at once can this be too many.
+        """
+        kept = {log.serial: log.after(seq, self.seq) for log in self._logs.values()}
+        wanted = [kept[serial] for serial in self._known]
+        if sum(count for count, _ in wanted) >= n:
+            return 0
+        missing = self.seq - seq - sum(count for count, _ in kept.values())
+        return max(min(missing, sum(gone for _, gone in wanted)), 0)
 
     def _add(self, log: Log, start: int, value: int = 0) -> None:
         self._known[log.serial] = log

@@ -49,6 +49,11 @@ class Log:
         """Lines ever kept."""
         return int(lib.ext_log_lines(self.handle))
 
+    def after(self, seq: int, limit: int) -> tuple[int, int]:
+        """How many lines it shows after ``seq``, up to ``limit``; how many at most came after it too and are gone."""
+        gone = ffi.new("uint64_t *")
+        return int(lib.ext_log_after(self.handle, seq, limit, gone)), int(gone[0])
+
 
 class Reader:
     """Reads up to a mark: what was captured before it, in every log."""
@@ -89,6 +94,10 @@ class Reader:
     def keep(self, lines: int) -> None:
         """Only the last so many entries before the mark."""
         lib.ext_reader_keep(self._handle, lines)
+
+    def lost(self, lines: int) -> None:
+        """So many were lost before: told before the next entry."""
+        lib.ext_reader_lost(self._handle, lines)
 
     def read(self) -> bytes:
         """The next entries, about 140 kB of them at most; empty: there are no more before the mark."""

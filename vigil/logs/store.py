@@ -104,7 +104,8 @@ class LogStore:
     ) -> Follower:
         """Follow these logs from now on, also those that are yet to be made; no names means all but ``vigild``.
 
-        Before that the last ``n`` entries (since then) are given again. The place is fixed when this returns.
+        Before that the last ``n`` entries (since then) are given again, and where ``since`` is a seq, word of those
+        among them that are overwritten. The place is fixed when this returns.
         ``format`` is ``json`` or ``text`` (server-sent events) or ``ndjson``. Only from within a running asyncio loop.
         """
         return self._feeds.follow(names, format, self.boot_id, n, _start(n, since))
