@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from vigil import plan
-from vigil.plan.types import Credentials, Service, Sources
+from vigil.plan.types import Account, Credentials, Service, Sources
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 PLANS = sorted(folder.parent.name for folder in EXAMPLES.glob("*/layers"))
@@ -18,7 +18,9 @@ def read(example: str) -> Sources:
     """The example's layers, as on a machine that has all their users."""
     sources = plan.read(str(EXAMPLES / example / "layers"))
     found = [
-        account if account.credentials else msgspec.structs.replace(account, credentials=SOMEBODY, error=None)
+        account
+        if account.credentials
+        else Account(account.user, account.user_id, account.group, account.group_id, credentials=SOMEBODY)
         for account in sources.accounts
     ]
     return msgspec.structs.replace(sources, accounts=tuple(found))
