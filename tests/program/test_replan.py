@@ -428,11 +428,9 @@ def test_the_same_key_is_the_same_replan(vigild: Callable[..., Daemon]) -> None:
     assert ask(daemon, key, **{"no-restart": True})[0] == 409
 
 
-def test_there_is_no_replan_while_vigild_stops(vigild: Callable[..., Daemon]) -> None:
-    daemon = vigild(
-        "services: {web: {startup: enabled, kill-delay: 3s,"
-        " command: [/bin/sh, -c, 'trap \"\" TERM; echo stands; while :; do sleep 0.05; done']}}"
-    )
+def test_there_is_no_replan_while_vigild_stops(vigild: Callable[..., Daemon], tmp_path: Path) -> None:
+    command = f"[/bin/sh, -c, 'trap \"\" TERM; echo stands; while ! test -e {tmp_path}/go; do sleep 0.05; done']"
+    daemon = vigild(f"services: {{web: {{startup: enabled, kill-delay: 1m, command: {command}}}}}")
     daemon.wait_state("web", "active")
     assert daemon.out
     daemon.out.wait_for("[web] stands\n")
@@ -440,6 +438,7 @@ def test_there_is_no_replan_while_vigild_stops(vigild: Callable[..., Daemon]) ->
     daemon.wait_state("web", "stopping")
     status, result = ask(daemon)
     assert (status, result["kind"]) == (503, "unavailable")
+    (tmp_path / "go").touch()
     assert daemon.wait() == 0
 
 
