@@ -60,7 +60,7 @@ def test_all_layers_are_one_with_one_spelling_of_keys_and_the_text_of_scalars() 
           web: {kill-delay: ~, after: [other], environment: {B: ~, D: ''}, env-file: [/f]}
           gone: ~
           db: {override: replace, command: y}
-        checks: {up: {http: {url: 'http://i', insecure: ~}, level: alive}}
+        checks: {up: {http: {url: 'http://i', insecure: ~, headers: {A: b, B: ~}}, level: alive}}
         identities: {me: {access: admin, local: {}, tls: {ca_cert: /c}}}
         """,
     ) == {
@@ -79,7 +79,7 @@ def test_all_layers_are_one_with_one_spelling_of_keys_and_the_text_of_scalars() 
             "db": {"command": "y"},
             "other": {"command": ["a", "b c"], "nice": "4"},
         },
-        "checks": {"up": {"http": {"url": "http://i"}, "level": "alive"}},
+        "checks": {"up": {"http": {"url": "http://i", "headers": {"A": "b"}}, "level": "alive"}},
         "alerts": {
             "max-queue-depth": "5",
             "hook": {"url": "env:U", "on-check": ["up"], "send-info-fields": {"a_b": "c"}, "retry-backoff": ["1s"]},

@@ -96,8 +96,10 @@ def test_a_duplicate_key_is_an_error_with_both_lines() -> None:
 def test_kebab_and_snake_spell_the_same_key_and_both_are_a_duplicate() -> None:
     assert service("kill_delay: 3s", "working_dir: /tmp").kill_delay == 3.0
     assert problems(layer("kill-delay: 1s", "kill_delay: 2s")) == (
-        ('/l/0.yaml:4:5: services.web.kill-delay: duplicate key: "kill_delay" and "kill-delay" (line 3) are the same'
-        " (leave out one)"),
+        (
+            '/l/0.yaml:4:5: services.web.kill-delay: duplicate key: "kill_delay" and "kill-delay" (line 3) are the same'
+            " (leave out one)"
+        ),
     )
 
 

@@ -39,7 +39,7 @@ class Field(msgspec.Struct, frozen=True):
 
 
 # kill(2) takes KILL and STOP from PID 1, CHLD means children, and the other three stop vigild.
-_NOT_FORWARDED = frozenset(map(signals.parse, ("KILL", "STOP", "CHLD", "TERM", "INT", "QUIT")))
+NOT_FORWARDED = frozenset(map(signals.parse, ("KILL", "STOP", "CHLD", "TERM", "INT", "QUIT")))
 
 
 def forward_signals(node: Node, at: str, problems: Problems) -> frozenset[int] | None:
@@ -56,7 +56,7 @@ def forward_signals(node: Node, at: str, problems: Problems) -> frozenset[int] |
 
 def _forwardable(node: Node, at: str, problems: Problems) -> int | None:
     number = values.signal(node, at, problems)
-    if number in _NOT_FORWARDED:
+    if number in NOT_FORWARDED:
         problems.error(node.place, at, f"{signals.name(number)} cannot be forwarded (it acts on vigild itself)")
         return None
     return number

@@ -23,7 +23,7 @@ def _each(words: str, advice: str) -> dict[str, str]:
 
 
 # Keys of a service, from supervisord, systemd, docker-compose, s6, dinit, pm2, circus, process-compose, Kubernetes.
-_SERVICE = {
+OF_SERVICE = {
     **_each("autostart enabled enable wantedby requiredby boot", "write startup: enabled"),
     **_each("disabled manual", "write startup: disabled"),
     **_each("autorestart restart restartpolicy", "write on-failure and on-success: restart or ignore"),
@@ -80,7 +80,7 @@ _SERVICE = {
     **_each("watch interpreter serverurl nodeargs", "leave it out: there is no such thing here"),
 }
 
-_CHECK = {
+OF_CHECK = {
     **_each("url headers method successstatuses insecure ca proxy bodycontains unixsocket", "it belongs below http:"),
     **_each("host port", "it belongs below tcp:"),
     **_each("command servicecontext environment workingdir user", "it belongs below exec:"),
@@ -98,7 +98,7 @@ _CHECK = {
     **_each("disabled", "write startup: disabled"),
 }
 
-_ALERT = {
+OF_ALERT = {
     **_each("check checks on when", "write on-check: [NAME]"),
     **_each("type kind", "write format"),
     **_each("webhook endpoint target address", "write url"),
@@ -111,14 +111,16 @@ _ALERT = {
 }
 
 _HASH = "only a hash is kept: write password-hash, and what openssl passwd -6 prints"
-_IDENTITY = {
+OF_IDENTITY = {
     **_each("password passwordhash", "write basic: {password-hash: ...}"),
     **_each("userid uid user", "write local: {user-id: N}"),
     **_each("level role permission permissions", "write access"),
     **_each("cert cacert certificate ca", "write tls: {ca-cert: ...}"),
 }
 
-_TOP = {
+OF_KIND = {"services": OF_SERVICE, "checks": OF_CHECK, "alerts": OF_ALERT, "identities": OF_IDENTITY}
+
+OF_TOP = {
     **_each(
         "processes programs program apps jobs tasks daemons units containers supervisord unit install "
         "processgroups watchers",
@@ -201,11 +203,11 @@ def key(word: str, value: Node | None, field: str, known: Collection[str]) -> Ad
     if "kill-delay" in known:
         return _in_a_service(plain, value, field)
     if "success-threshold" in known:
-        return _from(_CHECK, plain)
+        return _from(OF_CHECK, plain)
     if "on-check" in known:
-        return _from(_ALERT, plain)
+        return _from(OF_ALERT, plain)
     if "access" in known:
-        return _from(_IDENTITY, plain)
+        return _from(OF_IDENTITY, plain)
     if "password-hash" in known and plain in ("password", "hash"):
         return Advice(_HASH)
     return None
@@ -240,15 +242,15 @@ def _from(table: dict[str, str], plain: str) -> Advice | None:
 
 def _at_the_top(word: str, value: Node | None) -> Advice | None:
     plain = _plain(word)
-    if plain in _TOP:
-        return Advice(_TOP[plain])
+    if plain in OF_TOP:
+        return Advice(OF_TOP[plain])
     from vigil.plan.fields import SERVICE, fields_of
 
     name = word.rpartition(":")[2] or word
     cause = "services"
     if isinstance(value, Mapping) and any(_known(entry.key, SERVICE) for entry in value.entries):
         return Advice(f"is it a service? Then it belongs below services:, indented, as {name}:", cause)
-    if _known(word, SERVICE) or plain in _SERVICE:
+    if _known(word, SERVICE) or plain in OF_SERVICE:
         return Advice("it belongs to a service: write services:, a name below it, and this below the name", cause)
     if _known(word, fields_of("checks")):
         return Advice("it belongs to a check: write checks:, a name below it, and this below the name", cause)
@@ -269,8 +271,8 @@ def _in_a_service(plain: str, value: Node | None, field: str) -> Advice | None:
         return Advice("write startup: disabled")
     if plain.startswith("limit") and plain != "limits":
         return Advice(f"write limits: {{{plain[5:]}: ...}}")
-    if plain in _SERVICE:
-        return Advice(_SERVICE[plain])
+    if plain in OF_SERVICE:
+        return Advice(OF_SERVICE[plain])
     if any(_plain(other) == plain for other in fields_of("checks")):
         return Advice("it belongs to a check, below checks:")
     return None

@@ -20,7 +20,7 @@ import msgspec
 
 from vigil.model import duration as durations
 from vigil.model import signals
-from vigil.plan import alerts, checks, describe, fields, identities, limits, values, web
+from vigil.plan import alerts, checks, describe, fields, foreign, identities, limits, values, web
 from vigil.plan.fields import KINDS, fields_of
 from vigil.plan.types import (
     NAME_MAX,
@@ -53,6 +53,7 @@ def schema() -> Schema:
     for kind, (name, struct) in _OF_KIND.items():
         keys = {key: field.parse for key, field in fields_of(kind).items()}
         definitions[name] = _object(name, keys, struct, definitions)
+        definitions[name]["patternProperties"] |= _hints(foreign.OF_KIND[kind], keys)
         if name in _RULES:
             definitions[name]["allOf"] = _RULES[name]
         for alias, key in fields.ALIASES.items():
@@ -62,11 +63,24 @@ def schema() -> Schema:
     layer["properties"] |= {
         kind: {"description": describe.KEYS["layer"][kind], **_or_null(_by_name(kind, definitions))} for kind in KINDS
     }
+    layer["patternProperties"] = _hints(foreign.OF_TOP, layer["properties"])
     return {
         "$schema": "http://json-schema.org/draft-07/schema#",
         "title": "A layer of a plan of vigil",
         **layer,
         "definitions": definitions,
+    }
+
+
+def _hints(words: dict[str, str], keys: dict[str, Any]) -> dict[str, Schema]:
+    """Words of other supervisors are refused with what to write instead."""
+    plain = {key.replace("-", "") for key in keys}
+    by_advice: dict[str, list[str]] = {}
+    for word, advice in words.items():
+        if word not in plain:
+            by_advice.setdefault(advice, []).append("[-_]?".join(word))
+    return {
+        f"^(?:{'|'.join(spelled)})$": {"type": "null", "errorMessage": advice} for advice, spelled in by_advice.items()
     }
 
 
@@ -193,16 +207,20 @@ def _any_case(word: str) -> str:
     return "".join(f"[{letter}{letter.lower()}]" if letter.isalpha() else letter for letter in word)
 
 
-def _signal() -> Schema:
-    names = sorted(map(signals.name, range(1, 65)))
-    plain = [name[3:] for name in (*names, *signals.ALIASES) if name.startswith("SIG") and "RTM" not in name]
+def _signal(besides: frozenset[int] = frozenset()) -> Schema:
+    """A signal, but for some."""
+    names = [name for name in (*sorted(map(signals.name, range(1, 65))), *signals.ALIASES) if name.startswith("SIG")]
+    plain = [name[3:] for name in names if "RTM" not in name and signals.parse(name) not in besides]
     real_time = f"{_any_case('RTM')}(?:{_any_case('IN')}|{_any_case('AX')})(?:[-+][0-9]+)?"
     pattern = f"(?:{_any_case('SIG')})?(?:{'|'.join(map(_any_case, plain))}|{real_time})"
     return {
         "type": ["string", "integer"],
         "minimum": 1,
         "maximum": 64,
-        **_pattern(rf"\s*(?:{pattern}|[0-9]+)\s*", "SIGTERM, TERM, 15 or SIGRTMIN+3"),
+        **_pattern(
+            rf"\s*(?:{pattern}|[0-9]+)\s*",
+            "SIGTERM, TERM, 15 or SIGRTMIN+3" if not besides else "SIGHUP, HUP, 1 or SIGRTMIN+3",
+        ),
         "defaultSnippets": [{"label": f"SIG{name}", "body": f"SIG{name}"} for name in plain],
     }
 
@@ -234,6 +252,7 @@ def _functions() -> dict[Any, Schema]:
         **_pattern("[1-5](?:[0-9]{2}|[xX]{2})", "200 or 2xx"),
     }
     signal = _signal()
+    letter = r"[^\s/@:\[\]]"  # of a host; an IPv6 address has two colons at least
     port = "[0-9]{1,5}"
     return {
         values.string: text,
@@ -247,7 +266,9 @@ def _functions() -> dict[Any, Schema]:
         values.path: path,
         values.command: {"type": [*_SCALAR, "array"], "minLength": 1, "minItems": 1, "items": text},
         values.environment: {**_mapping(text), "propertyNames": {"pattern": "^[^=]+$"}},
-        fields.forward_signals: {"anyOf": [{"type": "array", "items": signal}, {"enum": ["none"]}]},
+        fields.forward_signals: {
+            "anyOf": [{"type": "array", "items": _signal(fields.NOT_FORWARDED)}, {"enum": ["none"]}]
+        },
         fields.exit_codes: {"type": "array", "items": {"type": ["integer", "string"], "minimum": 0, "maximum": 255}},
         fields.ready: {
             "anyOf": [
@@ -268,7 +289,10 @@ def _functions() -> dict[Any, Schema]:
         web.header: {"type": _SCALAR, "pattern": "^[\\t -~\\u00a0-\\u00ff]*$"},
         checks.status: code,
         checks.statuses: {"anyOf": [code, {"type": "array", "minItems": 1, "items": code}]},
-        checks.host: {"type": "string", **_pattern(r"[^\s/@\[\]]+", "a name or an address")},
+        checks.host: {
+            "type": "string",
+            **_pattern(rf"{letter}+|{letter}*:{letter}*:[^\s/@\[\]]*", "a name or an address, without a port"),
+        },
         identities.password_hash: {
             "type": "string",
             "pattern": rf"^\$6\$(?:rounds=[0-9]+\$)?{_HASH}{{0,16}}\${_HASH}{{86}}$",
