@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
+import time
+from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from tests.unit.overlord_world import DONE, World, service
 from vigil.model import api
 from vigil.model.errors import Conflict, NotFound, Unavailable
-from vigil.plan.types import Policy
+from vigil.plan import reader
+from vigil.plan.types import Policy, Sources
 from vigil.shim.messages import LogMode, RunPhase
 
 DB = service("db")
@@ -585,6 +591,79 @@ def test_a_shutdown_in_the_middle_of_a_replan_stops_the_removed_ones_too() -> No
     change = finish(world, found)
     assert change.status.value == DONE
     assert not [e for e in world.pid1.runs.values() if e.state is RunPhase.RUNNING]
+
+
+# --- reading ---
+
+
+def on_disk(world: World, folder: Path, text: str) -> None:
+    (folder / "a.yaml").write_text(text)
+    world.store.values["plan"] = msgspec.msgpack.encode(Sources(directory=str(folder)))
+
+
+def test_files_are_read_in_a_thread_and_one_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    world = up(DB)
+    on_disk(world, tmp_path, "services: {db: {command: [/bin/db], startup: enabled}, new: {command: run}}")
+    reading: list[int] = []
+    at_once: list[int] = []
+
+    def read(directory: str) -> Sources:
+        assert threading.current_thread() is not threading.main_thread()
+        reading.append(1)
+        at_once.append(len(reading))
+        time.sleep(0.02)  # as a slow disk would
+        found = reader.read(directory)
+        reading.pop()
+        return found
+
+    monkeypatch.setattr("vigil.overlord.overlord.read", read)
+
+    async def both() -> list[api.Replan]:
+        ask = [world.overlord.replan(api.ReplanAction(), f"caller {n}", None) for n in range(3)]
+        return list(await asyncio.gather(*ask))
+
+    found = asyncio.run(both())
+    assert [answer.updated for answer in found] == [["new"], [], []]
+    assert at_once == [1, 1, 1]
+
+
+def test_a_plan_is_read_where_no_thread_can_be_had(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Processes are too many, which is when somebody has to say that there shall be fewer."""
+    world = up(DB)
+    on_disk(world, tmp_path, "services: {}")
+
+    async def none(call: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(asyncio, "to_thread", none)
+    assert asyncio.run(world.overlord.replan(api.ReplanAction(), "uid 0", None)).stopped == ["db"]
+
+
+def test_who_goes_away_while_files_are_read_has_asked_for_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = up(DB)
+    on_disk(world, tmp_path, "services: {}")
+    reads, goes_on = threading.Event(), threading.Event()
+
+    def read(directory: str) -> Sources:
+        reads.set()
+        assert goes_on.wait(30)
+        return reader.read(directory)
+
+    monkeypatch.setattr("vigil.overlord.overlord.read", read)
+
+    async def cancelled() -> api.Replan:
+        first = asyncio.ensure_future(world.overlord.replan(api.ReplanAction(), "gone", None))
+        await asyncio.to_thread(reads.wait, 30)
+        first.cancel()
+        second = asyncio.ensure_future(world.overlord.replan(api.ReplanAction(dry_run=True), "there", None))
+        goes_on.set()
+        return await second
+
+    assert asyncio.run(cancelled()).stopped == ["db"]
+    assert [change.kind for change in world.overlord.changes()] == ["autostart"]
+    assert world.states() == {"db": "active"}
 
 
 # --- restart starts what it requires ---
