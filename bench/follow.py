@@ -1,6 +1,7 @@
 """Followers of one busy service: what they get, what they cost control, and what a request beside them waits.
 
-The service writes 2,000 lines of 100 bytes a second. Every follower must get every line, once and in order.
+The service writes 2,000 lines of 100 bytes a second. Every follower must get every line, once and in order, or be told
+how many it missed: that is what a machine with too much else to do looks like.
 """
 
 from __future__ import annotations

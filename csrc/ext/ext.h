@@ -42,8 +42,8 @@ ext_log *ext_log_open(int fd, const char *name);                /* NULL and errn
 void ext_log_close(ext_log *log);                               /* readers that have it keep it until they are freed */
 uint64_t ext_log_last_seq(const ext_log *log);
 uint64_t ext_log_lines(const ext_log *log);                     /* ever kept */
-/* How many lines it shows with a seq after `seq` and up to `limit`; `gone`: as many at most were after `seq` too, and are overwritten. */
-uint64_t ext_log_after(ext_log *log, uint64_t seq, uint64_t limit, uint64_t *gone);
+uint64_t ext_log_gone(ext_log *log, uint64_t seq);              /* how many lines after that seq are overwritten, at most */
+uint64_t ext_log_after(ext_log *log, uint64_t seq, uint64_t limit);        /* how many there are after it, up to `limit` */
 
 ext_reader *ext_reader_new(int format, const char *boot);       /* boot: for event ids; empty: none. NULL: no memory */
 void ext_reader_free(ext_reader *reader);

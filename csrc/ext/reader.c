@@ -129,24 +129,26 @@ static void place(struct cursor *cursor, int from, uint64_t value, uint64_t line
     }
 }
 
-uint64_t ext_log_after(ext_log *log, uint64_t seq, uint64_t limit, uint64_t *gone)
+uint64_t ext_log_gone(ext_log *log, uint64_t seq)
 {
-    struct cursor cursor = { .log = log, .end = UINT64_MAX }, oldest = cursor;
+    struct cursor cursor = { .log = log, .end = UINT64_MAX };
+    struct vg_record record;
+
+    place(&cursor, EXT_FROM_START, 0, 0);
+    if (!load(NULL, &cursor, &record) || record.seq <= seq)     /* where that one is there, all that came after it are */
+        return 0;
+    return cursor.line < record.seq - seq - 1 ? cursor.line : record.seq - seq - 1;
+}
+
+uint64_t ext_log_after(ext_log *log, uint64_t seq, uint64_t limit)
+{
+    struct cursor cursor = { .log = log, .end = UINT64_MAX };
     struct vg_record record;
     uint64_t count = 0;
 
-    *gone = 0;
     place(&cursor, EXT_FROM_SEQ, seq, 0);
-    if (!load(NULL, &cursor, &record))
-        return 0;
-    /* Where an older line is shown, all that came after `seq` are. Else the seqs between are the most that there can have been. */
-    place(&oldest, EXT_FROM_START, 0, 0);
-    if (cursor.line <= oldest.line)
-        *gone = cursor.line < record.seq - seq - 1 ? cursor.line : record.seq - seq - 1;
-    while (load(NULL, &cursor, &record) && record.seq <= limit) {
-        count++;
+    for (; load(NULL, &cursor, &record) && record.seq <= limit; count++)
         step(&cursor, &record);
-    }
     return count;
 }
 

@@ -132,12 +132,13 @@ class Feed:
         A log does not know how many of its lost lines came after a seq, but all logs together know which seqs are
         missing. Only where logs that are followed and others have lost some at once can this be too many.
         """
-        kept = {log.serial: log.after(seq, self.seq) for log in self._logs.values()}
-        wanted = [kept[serial] for serial in self._known]
-        if sum(count for count, _ in wanted) >= n:
+        gone = sum(log.gone(seq) for log in self._known.values())
+        if not gone:
             return 0
-        missing = self.seq - seq - sum(count for count, _ in kept.values())
-        return max(min(missing, sum(gone for _, gone in wanted)), 0)
+        there = {log.serial: log.after(seq, self.seq) for log in self._logs.values()}
+        if sum(there[serial] for serial in self._known) >= n:
+            return 0
+        return max(min(gone, self.seq - seq - sum(there.values())), 0)
 
     def _add(self, log: Log, start: int, value: int = 0) -> None:
         self._known[log.serial] = log

@@ -49,10 +49,13 @@ class Log:
         """Lines ever kept."""
         return int(lib.ext_log_lines(self.handle))
 
-    def after(self, seq: int, limit: int) -> tuple[int, int]:
-        """How many lines it shows after ``seq``, up to ``limit``; how many at most came after it too and are gone."""
-        gone = ffi.new("uint64_t *")
-        return int(lib.ext_log_after(self.handle, seq, limit, gone)), int(gone[0])
+    def gone(self, seq: int) -> int:
+        """How many lines that came after ``seq`` are overwritten, at most."""
+        return int(lib.ext_log_gone(self.handle, seq))
+
+    def after(self, seq: int, limit: int) -> int:
+        """How many lines there are after ``seq``, up to ``limit``."""
+        return int(lib.ext_log_after(self.handle, seq, limit))
 
 
 class Reader:
