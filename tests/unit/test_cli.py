@@ -24,10 +24,12 @@ import pytest
 from docopt import docopt, parse_options
 
 from tests.unit.api_world import NOW, World, service, world
-from vigil.cli import arguments, completion, moment, usage
+from vigil.cli import acting, arguments, completion, moment, replan, usage
 from vigil.cli.arguments import Arguments
 from vigil.cli.terminal import Output
 from vigil.cli.usage import TEXT
+from vigil.client.client import Client
+from vigil.client.errors import BadAnswer
 from vigil.model import api
 from vigil.model.errors import UsageError
 from vigil.model.states import ChangeStatus, ServiceState
@@ -528,6 +530,29 @@ def test_a_log_cannot_command_the_terminal(w: World) -> None:
     assert not {ord(character) for character in seen.decode()} & ({*range(32), *range(127, 160)} - {10, 13})
 
 
+def test_a_service_has_its_colour_in_every_log_and_stderr_is_told_apart(w: World) -> None:
+    w.call(lambda: w.logs.write("web", "x" * 500))
+    w.call(lambda: w.logs.write("db", "no"))
+    w.call(lambda: w.logs.write("db", "no", "stderr"))
+    _, seen = OnTerminal(w, "logs").finish()
+    colors = dict(re.findall(r"\x1b\[(\d+)m\[(web|db)\]\x1b\[0m", seen.decode()))
+    assert len(colors) == 2
+    assert seen.count(b"\x1b[31m[stderr]\x1b[0m") == 1
+    assert "31" not in colors
+    lines = seen.decode().split("\r\n")
+    assert lines[0].endswith("] \x1b[2m[stdout]\x1b[0m ".partition("] ")[2] + "x" * 500)
+    assert len(lines) == 4
+    _, again = OnTerminal(w, "logs", "web").finish()
+    assert again.decode() == lines[0] + "\r\n"
+
+
+def test_names_have_different_colours_as_far_as_there_are_some() -> None:
+    output = Output(color=True)
+    output.color = True
+    names = ("web", "db", "cache", "worker", "nginx", "redis", "api", "cron")
+    assert len({output.named("x", name) for name in names}) >= 5
+
+
 def test_errors_cannot_command_the_terminal(w: World) -> None:
     code, seen = OnTerminal(w, "services", "\x1b[2J").finish()
     assert code == 1
@@ -702,7 +727,34 @@ def test_vigild_status_stop_and_restart(w: World) -> None:
     w.until(lambda: len(w.overlord.shutdowns) == 2)
 
 
+# Replan, and the plan.
+
+
+def test_a_replan_that_does_not_end_in_time_says_that_the_plan_is_in_force(w: World) -> None:
+    w.overlord.ends = None
+    change = w.call(lambda: w.overlord.act(api.ServicesAction(action="start", services=["web"]), "test", None))
+    told = Arguments()
+    told.timeout = 0.2
+    with pytest.raises(acting.CommandError) as caught:
+        acting.wait(change, told, Client(w.path), replan.WAITING)
+    assert str(caught.value) == (
+        "cannot wait for what the new plan, which is in force, starts and stops: not done after 200ms "
+        "(it goes on: vigil changes 1)"
+    )
+
+
 # What goes wrong.
+
+
+def test_a_vigild_of_another_version_that_cannot_do_it_is_named(w: World) -> None:
+    info = msgspec.structs.replace(w.overlord.system_info(), version="0.0.9")
+    w.overlord.system_info = lambda: info  # type: ignore[method-assign]
+    client = Client(w.path)
+    with pytest.raises(BadAnswer) as caught:
+        client.get("/v1/telepathy")
+    assert str(caught.value) == "vigild does not know /v1/telepathy (it is version 0.0.9, and this vigil is 0.1.0)"
+    with pytest.raises(BadAnswer, match=r"not understood \(it is version 0.0.9, and this vigil is 0.1.0\): Expected"):
+        client.typed(b'{"id": 7}', api.Change)
 
 
 def test_a_no_of_vigild_is_one_line_and_exit_1(w: World) -> None:

@@ -10,6 +10,7 @@ from vigil.cli.terminal import Output, blame, complain, result
 from vigil.client.client import Client, ended
 from vigil.model import api
 
+WAITING = "wait for what the new plan, which is in force, starts and stops"
 _PAST = {"start": "started", "stop": "stopped", "restart": "restarted", "update": "updated"}
 
 
@@ -23,7 +24,7 @@ def replan(told: Arguments, client: Client, output: Output) -> int:
 
         complain("\n".join(f"warning: {shown(warning)}" for warning in done.warnings))
     if change is not None:
-        change = acting.wait(change, told, client, "wait for what the new plan, which is in force, starts and stops")
+        change = acting.wait(change, told, client, WAITING)
     if told.format != "table":
         whole = msgspec.json.decode(raw)
         if change is not None:
