@@ -121,6 +121,8 @@ _DURATION = "is not a duration (write 500ms, 3s, 1m30s, 1h)"
         ("forward-signals: [FOO]", '"FOO" is not a signal'),
         ("forward-signals: [HUP, TERM]", "SIGTERM cannot be forwarded"),
         ("forward-signals: [KILL]", "SIGKILL cannot be forwarded"),
+        ("forward-signals: [PIPE]", "SIGPIPE cannot be forwarded"),
+        ("forward-signals: [SEGV]", "SIGSEGV cannot be forwarded"),
         ("type: forking", '"forking" is not simple or oneshot'),
         ("logs-forward: on", '"on" is not enabled, disabled or passthrough (write enabled)'),
         ("nice: 20", '"20" is out of range (it must be from -20 to 19)'),

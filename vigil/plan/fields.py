@@ -38,8 +38,17 @@ class Field(msgspec.Struct, frozen=True):
     fold: Callable[[str], str] | None = None  # with UNION: names that fold to the same are the same
 
 
-# kill(2) takes KILL and STOP from PID 1, CHLD means children, and the other three stop vigild.
-NOT_FORWARDED = frozenset(map(signals.parse, ("KILL", "STOP", "CHLD", "TERM", "INT", "QUIT")))
+# kill(2) takes KILL and STOP from PID 1, CHLD means children, the next three stop vigild; then there are those that a
+# terminal or a pipe sends to vigild itself, and faults. ``sig_forwardable`` in csrc/init/sig.c has the same.
+NOT_FORWARDED = frozenset(
+    map(
+        signals.parse,
+        (
+            *("KILL", "STOP", "CHLD", "TERM", "INT", "QUIT", "PIPE", "TTIN", "TTOU"),
+            *("SEGV", "BUS", "FPE", "ILL", "ABRT", "TRAP", "SYS"),
+        ),
+    )
+)
 
 
 def forward_signals(node: Node, at: str, problems: Problems) -> frozenset[int] | None:
