@@ -258,3 +258,27 @@ def test_in_a_list_the_word_behind_a_flag_is_its_value() -> None:
 )
 def test_of_the_url_of_an_alert_only_scheme_host_and_port_are_open(url: str, masked: str) -> None:
     assert masked_url(url) == masked
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "alerts: {a: {url: 'htps://hooks.example.org/hunter2', on-check: [c]}}",
+        "alerts: {a: {url: 'https://hooks.example.org/hunter2', on-check: [c], format: x}}",
+        "alerts: {a: {url: env:U, on-check: [c], proxy: 'http://u:hunter2@h:x'}}",
+        'alerts: {a: {url: env:U, on-check: [c], headers: {Authorization: "hunter2\\n"}}}',
+        "identities: {i: {access: read, basic: {password-hash: hunter2}}}",
+        "checks: {c: {http: {url: 'http://h/?token=hunter2 x'}}}",
+        "checks: {c: {http: {url: 'http://u:hunter2@h:x'}}}",
+        'services: {w: {command: "curl -H \'Authorization: Bearer hunter2"}}',
+        "services: {w: {command: 'curl -H \"Authorization: Bearer hunter2'}}",
+        "services: {w: {environment: {API_KEY: [hunter2]}}}",
+        "services: {w: {environment: {DB_PASSWORD: {hunter2: x}}}}",
+    ],
+)
+def test_no_problem_tells_a_secret(text: str) -> None:
+    with pytest.raises(PlanError) as caught:
+        load(sources(text))
+    assert caught.value.problems
+    for one in (*caught.value.problems, *caught.value.warnings):
+        assert "hunter2" not in f"{one.message} {one.excerpt}"

@@ -198,6 +198,7 @@ class _Excerpts:
             or place.column > _EXCERPT_MAX
             or secret_line(line)
             or looks_secret(_last_word(found.field))
+            or (found.field.startswith("alerts.") and _has_path(line))  # which is often a key there
         ):
             return ""
         self._left -= 1
@@ -250,6 +251,11 @@ def secret_line(line: str) -> bool:
         return True
     names = "".join(letter if letter.isalnum() or letter in "_-" else " " for letter in line)
     return any(map(looks_secret, names.split()))
+
+
+def _has_path(line: str) -> bool:
+    """Whether a URL in the line goes on behind its host."""
+    return any(rest.partition("/")[2][:1].isalnum() or "?" in rest for rest in line.split("://")[1:])
 
 
 def _printable(text: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from vigil.model.suggest import quote
+from vigil.plan.secrets import masked_text
 
 _BLANKS = " \t\n"
 
@@ -111,7 +112,7 @@ def _word(text: str, at: int, words: list[Word]) -> int:
         if letter == "'":
             stop = text.find("'", at + 1)
             if stop < 0:
-                fault = f"has a ' that is not closed: {quote(text[at:])}"
+                fault = f"has a ' that is not closed: {quote(masked_text(text[at:]))}"
                 raise Fault(fault, "close it, or write \\' for the letter", at, end - at)
             parts.append(text[at + 1 : stop])
             bare, at = False, stop + 1
@@ -144,7 +145,7 @@ def _double_quoted(text: str, start: int, parts: list[str]) -> int:
             parts.append(text[at])
             at += 1
     if at == end:
-        fault = f'has a " that is not closed: {quote(text[start:])}'
+        fault = f'has a " that is not closed: {quote(masked_text(text[start:]))}'
         raise Fault(fault, 'close it, or write \\" for the letter', start, end - start)
     return at + 1
 
