@@ -423,7 +423,7 @@ def test_every_problem_of_a_bad_plan_is_told_and_nothing_happened(world):
         first + '"5 parsecs" is not a duration (write 500ms, 3s, 1m30s, 1h)',
         "        kill-delay: 5 parsecs",
         "                    ^^^^^^^^^",
-        second + 'services.web.requires: there is no service "nobody"',
+        second + 'services.web.requires: there is no service "nobody" (there is web)',
         "        requires: [nobody]",
         "                   ^^^^^^",
         "vigild: cannot load the plan: 2 problems",

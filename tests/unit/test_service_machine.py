@@ -415,7 +415,7 @@ def test_a_failed_start_that_the_journal_does_not_know_is_acted_upon() -> None:
     assert Release(RUN) in machine.effects
     assert (machine.phase, machine.state.exit and machine.state.exit.reason) == (
         Phase.BACKOFF,
-        "working-dir: No such file or directory",
+        "working-dir /: No such file or directory",
     )
 
 

@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
-from vigil.plan.types import Credentials, Service
+from vigil.plan.types import RLIM_INFINITY, Credentials, Service
 from vigil.service import spec
-from vigil.shim.messages import Format, LogMode, SpawnSpec
+from vigil.shim.messages import Format, LogMode, SpawnSpec, Step
 
 VIGILD = {b"PATH": b"/bin", b"HOME": b"/root", b"USER": b"root", b"LOGNAME": b"root", b"RAW": b"\xff"}
 
@@ -108,3 +108,31 @@ def test_a_note_names_the_service_however_long_its_name_is_and_fits() -> None:
 @pytest.mark.parametrize("data", [b"", b"\xff\xff", b"web", b"\x90", b"\x91\x05"])
 def test_a_note_of_somebody_else_is_none_of_ours(data: bytes) -> None:
     assert spec.noted(data) is None
+
+
+@pytest.mark.parametrize(
+    ("step", "value"),
+    [
+        (Step.EXEC, "/bin/web"),
+        (Step.INTERPRETER, "/bin/web"),
+        (Step.CHDIR, "/srv"),
+        (Step.NICE, "-3"),
+        (Step.OOM, "0"),
+        (Step.LIMIT, "nofile 1:2, core unlimited"),
+        (Step.UID, "7"),
+        (Step.GID, "8"),
+        (Step.FORK, ""),
+    ],
+)
+def test_a_step_that_failed_names_its_value(step: Step, value: str) -> None:
+    service = Service(
+        name="web",
+        command=("/bin/web", "-x"),
+        working_dir="/srv",
+        nice=-3,
+        oom_score_adj=0,
+        limits=((7, 1, 2), (4, RLIM_INFINITY, RLIM_INFINITY)),
+        user=Credentials(7, 8, (8,), "/", None),
+    )
+    assert spec.value_of(service, step) == value
+    assert spec.value_of(Service(name="web"), Step.UID) == ""

@@ -77,7 +77,7 @@ def test_an_exit_says_its_code_and_how(code, status, exit_code, signal, words):
         (Step.EXEC, errno.ENOENT, 127, "exec /nope: No such file or directory"),
         (Step.EXEC, errno.EACCES, 126, "exec /nope: Permission denied"),
         (Step.INTERPRETER, errno.ENOENT, 126, "exec /nope: the interpreter it names: No such file or directory"),
-        (Step.CHDIR, errno.ENOENT, 126, "working-dir: No such file or directory"),
+        (Step.CHDIR, errno.ENOENT, 126, "working-dir /nope: No such file or directory"),
         (Step.STOPPING, errno.ECANCELED, 126, "start: vigild is stopping"),
     ],
 )

@@ -51,6 +51,11 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _check(options: Options) -> int:
+    """Every problem there is, exit code 1 if one is an error.
+
+    It may run where an image is built, as another user than vigild will have: what only that user may not do (another
+    ``user``, ``nice``, ``limits``, ``oom-score-adj``) is a warning here. Files and user names must be there.
+    """
     from vigil.plan import load, read
     from vigil.plan.problems import shown
 

@@ -40,7 +40,7 @@ class Own(msgspec.Struct, frozen=True):
 
 def own() -> Own:
     """This process: control has the ids and rights of PID 1, which starts the services."""
-    rights = _effective_capabilities()
+    rights = effective_capabilities()
     return Own(os.geteuid(), os.getegid(), bool(rights >> _CAP_SETUID & 1), bool(rights >> _CAP_SETGID & 1))
 
 
@@ -50,22 +50,22 @@ def resolve(requests: Iterable[Request], me: Own) -> tuple[Account, ...]:
 
 
 class _Refused(Exception):
-    """``key`` is to blame."""
+    """``key`` is to blame. ``forbidden``: it would be right where vigild may more."""
 
-    def __init__(self, key: str, text: str) -> None:
+    def __init__(self, key: str, text: str, *, forbidden: bool = False) -> None:
         super().__init__(text)
         self.key = key
+        self.forbidden = forbidden
 
 
 def _resolve(request: Request, me: Own) -> Account:
-    credentials, error, key = None, None, "user"
+    credentials, error, key, forbidden = None, None, "user", False
     try:
         credentials = _credentials(request, me)
     except _Refused as refused:
-        error, key = str(refused), refused.key
-    return Account(
-        request.user, request.user_id, request.group, request.group_id, credentials, error=error, error_key=key
-    )
+        error, key, forbidden = str(refused), refused.key, refused.forbidden
+    who = (request.user, request.user_id, request.group, request.group_id)
+    return Account(*who, credentials, error=error, error_key=key, forbidden=forbidden)
 
 
 def _credentials(request: Request, me: Own) -> Credentials:
@@ -93,12 +93,12 @@ def _allowed(request: Request, wanted: Credentials, me: Own) -> Credentials:
     fix = "start it as root, or leave the key out"
     if wanted.uid != me.uid and not me.may_set_uid:
         why = f"vigild runs as user id {me.uid} and may not start anything as user id {wanted.uid} ({fix})"
-        raise _Refused(user_key, why)
+        raise _Refused(user_key, why, forbidden=True)
     if me.may_set_gid:
         return wanted
     if wanted.gid != me.gid or wanted.uid != me.uid:
         why = f"vigild runs with group id {me.gid} and may not start anything with group id {wanted.gid} ({fix})"
-        raise _Refused(group_key, why)
+        raise _Refused(group_key, why, forbidden=True)
     return msgspec.structs.replace(wanted, switch=False)
 
 
@@ -159,8 +159,8 @@ def _group(request: Request) -> int | None:
     return number
 
 
-def _effective_capabilities() -> int:
-    """Root has all of them unless told otherwise; where /proc is missing nobody tells."""
+def effective_capabilities() -> int:
+    """Of this process, as bits. Root has all of them unless told otherwise; where /proc is missing nobody tells."""
     try:
         with open("/proc/self/status", "rb") as status:
             for line in status:

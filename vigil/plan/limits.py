@@ -100,3 +100,16 @@ def resources() -> dict[str, int]:
             if name.startswith("RLIMIT_") and name != "RLIMIT_OFILE":
                 _RESOURCES[name[7:].lower()] = getattr(resource, name)
     return _RESOURCES
+
+
+def spell(found: tuple[tuple[int, int, int], ...]) -> str:
+    """``nofile 1024:4096, core 0`` for the limits of a service."""
+    names = {number: name for name, number in resources().items()}
+
+    def amount(number: int) -> str:
+        return "unlimited" if number == RLIM_INFINITY else str(number)
+
+    return ", ".join(
+        f"{names.get(number, number)} {amount(soft)}" + (f":{amount(hard)}" if hard != soft else "")
+        for number, soft, hard in found
+    )

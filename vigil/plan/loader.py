@@ -47,6 +47,7 @@ def load(sources: Sources, *, check: bool = False, templates: bool = False) -> P
         dict(sources.certificates),
         dict(sources.unread),
         {Request(a.user, a.user_id, a.group, a.group_id): a for a in sources.accounts},
+        sources.rights,
     )
     _judge_sources(sources, wanted, problems)
     found = services.build(merged, outside, problems)

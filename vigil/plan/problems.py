@@ -71,6 +71,7 @@ class Problems:
         # Dictionaries, because the same thing may be found twice: through an alias, or on the way through the layers.
         self._errors: dict[_Found, None] = {}
         self._doubts: dict[_Found, str] = {}  # to the field that an unknown key stands in; "" for all others
+        self._forbidden: dict[_Found, None] = {}
         self._consequences: dict[_Found, tuple[str, tuple[str, ...]]] = {}
         self._causes: set[tuple[str, str]] = set()
         self._warnings: dict[_Found, None] = {}
@@ -78,7 +79,7 @@ class Problems:
     @property
     def right(self) -> bool:
         """Whether there is no error so far."""
-        return not self._errors and not self._consequences
+        return not self._errors and not self._forbidden and not self._consequences
 
     def text(self, file: str, text: str) -> None:
         """What is in a file, for excerpts."""
@@ -98,6 +99,13 @@ class Problems:
             return ""
         self._hints_left -= 1
         return hint(word, known)
+
+    def forbidden(self, place: Place, field: str, text: str) -> None:
+        """Something that vigild, as it is, may not do: a warning where the plan is only checked.
+
+        A plan is checked where an image is built, by a user who is not the one that vigild will run as.
+        """
+        self._forbidden[_Found(place, field, text)] = None
 
     def absent(self, what: str, name: str, known: Collection[str]) -> str:
         """A message about a name that nothing has, with the nearest there is, or all."""
@@ -132,9 +140,9 @@ class Problems:
         """The warnings, or PlanError with all errors and the warnings."""
         if check:
             errors: list[_Found] = [*self._errors, *self._doubts, *filter(self._stands, self._consequences)]
-            warnings: list[_Found] = [*self._warnings]
+            warnings: list[_Found] = [*self._warnings, *self._forbidden]
         else:
-            errors = [*self._errors, *self._consequences]
+            errors = [*self._errors, *self._forbidden, *self._consequences]
             warnings = [*self._warnings, *self._doubts]
         if not errors and not warnings:
             return ()

@@ -6,7 +6,7 @@ import os
 import stat
 
 from vigil.plan import accounts, loader, services
-from vigil.plan.types import Sources
+from vigil.plan.types import Rights, Sources
 
 FILE_MAX = 16 << 20
 """The largest file that is read, in bytes."""
@@ -48,12 +48,19 @@ def read(directory: str, *, check: bool = False) -> Sources:
         env_files=tuple(env_files),
         accounts=accounts.resolve(wanted.accounts, accounts.own()) if wanted.accounts else (),
         certificates=tuple(certificates),
+        rights=_rights() if wanted.rights else None,
         missing=missing,
         unread=tuple(unread),
     )
     if unread:
         loader.load(sources, check=check)
     return sources
+
+
+def _rights() -> Rights:
+    from vigil.plan import rights  # few plans need it
+
+    return rights.own()
 
 
 def _layer_names(directory: str) -> list[str]:

@@ -15,9 +15,12 @@ from vigil.plan.merge import Item, Merged
 from vigil.plan.problems import Place, Problems
 from vigil.plan.tree import Mapping as MappingNode
 from vigil.plan.tree import Node, Scalar, Sequence
-from vigil.plan.types import Account, Credentials, Policy, Service
+from vigil.plan.types import Account, Credentials, Policy, Rights, Service
 
 _ORDER = ("after", "before", "requires")
+RIGHTS = frozenset(("nice", "oom-score-adj", "limits"))
+"""The keys of a service that take a right of vigild's, or may."""
+
 _OUTSIDE = frozenset((*WHO, "env-file"))
 
 
@@ -28,6 +31,7 @@ class Outside(msgspec.Struct, frozen=True):
     certificates: dict[str, bytes]
     unread: dict[str, str]  # path to reason
     accounts: dict[Request, Account]
+    rights: Rights | None = None
 
 
 class Wanted(msgspec.Struct, frozen=True):
@@ -36,6 +40,7 @@ class Wanted(msgspec.Struct, frozen=True):
     env_files: tuple[str, ...]
     certificates: tuple[str, ...]
     accounts: tuple[Request, ...]
+    rights: bool
 
 
 def outside_of(merged: Merged) -> Wanted:
@@ -57,7 +62,9 @@ def outside_of(merged: Merged) -> Wanted:
 
         certificates = identities.certificates(merged)
     requests.pop(None, None)
-    return Wanted(tuple(env_files), tuple(dict.fromkeys(certificates)), tuple(r for r in requests if r is not None))
+    rights = any(not RIGHTS.isdisjoint(item.fields) for item in merged.kinds["services"].values())
+    accounts = tuple(one for one in requests if one is not None)
+    return Wanted(tuple(env_files), tuple(dict.fromkeys(certificates)), accounts, rights)
 
 
 def build(merged: Merged, outside: Outside, problems: Problems) -> dict[str, Service]:
@@ -92,6 +99,10 @@ def _service(item: Item, outside: Outside, cache: dict[str, dict[str, str]], pro
             problems.error(item.fields["on-success"].place, f"{at}.on-success", text)
         given.setdefault("on-success", Policy.IGNORE)
     _judge_command(item, given, problems)
+    if outside.rights is not None and not RIGHTS.isdisjoint(given):
+        from vigil.plan import rights  # few plans need it
+
+        rights.judge(at, item.fields, given, outside.rights, problems)
     if "logs-push-socket" in item.fields and "logs-push-addr" in item.fields:
         text = "cannot go with logs-push-socket (logs are pushed to one place)"
         problems.error(item.fields["logs-push-addr"].place, f"{at}.logs-push-addr", text)
@@ -154,7 +165,8 @@ def credentials(
     key, why = own[0], "it was not looked up with the plan"
     if account is not None and account.error is not None:
         key, why = account.error_key if account.error_key in own else key, account.error
-    problems.error(nodes[key].place, f"{at}.{key}", why)
+    tell = problems.forbidden if account is not None and account.forbidden else problems.error
+    tell(nodes[key].place, f"{at}.{key}", why)
     return None
 
 

@@ -71,6 +71,16 @@ class Account(msgspec.Struct, frozen=True):
     credentials: Credentials | None
     error: str | None = None
     error_key: str = "user"  # which of the four keys the error is about
+    forbidden: bool = False  # the error is that vigild, as it is, may not do it
+
+
+class Rights(msgspec.Struct, frozen=True):
+    """What vigild may give to a service, as it was when the plan was read."""
+
+    nice: int  # the lowest
+    oom_score_adj: int  # the lowest
+    hard: tuple[tuple[int, int], ...]  # resource, its highest hard limit; one that is not there has no end
+    files: int  # the highest limit of open files that the kernel has, whoever asks
 
 
 class Sources(msgspec.Struct, frozen=True):
@@ -85,6 +95,7 @@ class Sources(msgspec.Struct, frozen=True):
     accounts: tuple[Account, ...] = ()
     certificates: tuple[tuple[str, bytes], ...] = ()  # path and content of what `ca-cert` of identities names
     missing: bool = False  # the directory does not exist, which is an empty plan and a warning
+    rights: Rights | None = None  # None: nothing in the plan takes any
     unread: tuple[tuple[str, str], ...] = ()  # path and reason of what could not be read; each is a problem of ``load``
 
 

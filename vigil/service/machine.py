@@ -22,7 +22,7 @@ from vigil._native import lib
 from vigil.model import duration
 from vigil.model.states import ChangeStatus
 from vigil.plan.types import Policy
-from vigil.service import backoff
+from vigil.service import backoff, spec
 from vigil.service.events import (
     Adopted,
     Around,
@@ -163,7 +163,7 @@ class _Machine(Works):
             return
         if message.run != NO_RUN:
             self.effects.append(Release(message.run))
-        reason = message.describe(self.service.command[0] if self.service.command else "")
+        reason = message.describe(spec.value_of(self.service, message.step))
         if message.step is Step.STOPPING:
             self.set(next=Next.DOWN)
             self._left()

@@ -6,8 +6,9 @@ from collections.abc import Mapping
 
 import msgspec
 
+from vigil.plan import limits
 from vigil.plan.types import Service
-from vigil.shim.messages import Format, LogMode, SpawnSpec
+from vigil.shim.messages import Format, LogMode, SpawnSpec, Step
 
 _HIDDEN = (b"VIGIL_", b"WATCHDOG_", b"LISTEN_")
 _LOG_MODES = {"enabled": LogMode.ENABLED, "disabled": LogMode.DISABLED, "passthrough": LogMode.PASSTHROUGH}
@@ -100,6 +101,27 @@ def spawn(
         forward_format=forward_format,
         note=note(service.name),
     )
+
+
+def value_of(service: Service, step: Step) -> str:
+    """What a step of a start sets or executes, for the message about one that failed; empty where it is nothing."""
+    user = service.user
+    match step:
+        case Step.EXEC | Step.INTERPRETER:
+            return service.command[0] if service.command else ""
+        case Step.CHDIR:
+            return service.working_dir
+        case Step.NICE:
+            return str(service.nice)
+        case Step.OOM:
+            return str(service.oom_score_adj)
+        case Step.LIMIT:
+            return limits.spell(service.limits)
+        case Step.UID:
+            return str(user.uid) if user is not None else ""
+        case Step.GID:
+            return str(user.gid) if user is not None else ""
+    return ""
 
 
 def _bytes(text: str) -> bytes:

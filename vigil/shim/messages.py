@@ -235,13 +235,13 @@ class Failure(msgspec.Struct, frozen=True, kw_only=True):
         """What a shell would report: 127 where the command was not found, else 126."""
         return 127 if self.step is Step.EXEC and self.error == errno.ENOENT else 126
 
-    def describe(self, command: str = "") -> str:
-        """``exec /nope: No such file or directory``. ``command`` is shown where the step is exec."""
+    def describe(self, value: str = "") -> str:
+        """``exec /nope: No such file or directory``. ``value`` is what the step was to set or to execute."""
         words = _STEP_WORDS[self.step]
         if self.step is Step.STOPPING:
             return words
-        if self.step in (Step.EXEC, Step.INTERPRETER) and command:
-            words += f" {command}"
+        if value:
+            words += f" {value}"
         if self.step is Step.INTERPRETER:
             words += ": the interpreter it names"
         if self.step in _RIGHTS and self.error in (errno.EPERM, errno.EACCES):
