@@ -47,6 +47,7 @@
 #define STALL_MS 40                 /* no child died for that long: freeze again */
 #define STALL_MAX_MS 1000           /* what is left is in state D: look less often */
 #define PIDS_UNKNOWN 4194304        /* pid_max at most, where /proc cannot tell */
+#define PIDS_USUAL 32768
 
 static struct keeper_job job;
 static struct slot *slot;
@@ -375,6 +376,7 @@ static void note_child(pid_t pid, void *context) {
 static void children_by_asking(pid_t end) {
     for (pid_t pid = 2; pid < end; pid++) {
         siginfo_t info;
+        if (pid % 8192 == 0) atomic_fetch_add(&slot->beat, 1);      /* four million take seconds on a busy machine */
         if (syscall(SYS_waitid, P_PID, pid, &info, WEXITED | WNOHANG | WNOWAIT, NULL) == 0) note_child(pid, NULL);
     }
 }
@@ -388,8 +390,9 @@ static void find_children(pid_t end) {
     }
 }
 
-static void kill_children(int round) {
-    find_children(round ? PIDS_UNKNOWN : 32768);
+/* `all` in vain rounds only: where there is no /proc that asks for four million numbers, and trees mostly have low ones. */
+static void kill_children(bool all) {
+    find_children(all ? PIDS_UNKNOWN : PIDS_USUAL);
     for (int i = 0; i < children.count; i++) (void)kill(children.pid[i], SIGKILL);
 }
 
@@ -427,22 +430,28 @@ static bool reap(void) {
     }
 }
 
+static bool is_noted(pid_t pid) {
+    for (int i = 0; i < children.count; i++)
+        if (children.pid[i] == pid) return true;
+    return false;
+}
+
+/* All that is left: our children first, whom hidepid does not hide from us, then what /proc shows below them. */
 static void signal_tree(uint64_t mask) {
     pid_t leader = atomic_load(&slot->leader);
     bool mapped = tree != NULL;         /* by empty, which goes on with it */
+    find_children(PIDS_UNKNOWN);
+    for (int i = 0; i < children.count; i++) {
+        uint64_t had = getpgid(children.pid[i]) == leader ? group_sent : 0;
+        for (int s = 1; s <= 64; s++)
+            if (mask & ~had & SIG_BIT(s)) (void)kill(children.pid[i], s);
+    }
     if (tree_map() && tree_read()) {
         for (int i = 0; i < tree_count; i++) {
-            if (!tree[i].ours || tree[i].state == 'Z') continue;
+            if (!tree[i].ours || tree[i].state == 'Z' || is_noted(tree[i].pid)) continue;
             uint64_t had = getpgid(tree[i].pid) == leader ? group_sent : 0;
             for (int s = 1; s <= 64; s++)
                 if (mask & ~had & SIG_BIT(s)) tree_signal(&tree[i], s);
-        }
-    } else {
-        find_children(PIDS_UNKNOWN);
-        for (int i = 0; i < children.count; i++) {
-            uint64_t had = getpgid(children.pid[i]) == leader ? group_sent : 0;
-            for (int s = 1; s <= 64; s++)
-                if (mask & ~had & SIG_BIT(s)) (void)kill(children.pid[i], s);
         }
     }
     if (!mapped) tree_unmap();
@@ -492,13 +501,16 @@ static void freeze_and_kill(void) {
 
 /* Kills all that is left, until nothing is. */
 static _Noreturn void empty(void) {
+    bool vain = false;
     for (int round = 0; round < QUICK_ROUNDS; round++) {
+        uint64_t count = reaped;
         atomic_fetch_add(&slot->beat, 1);
-        kill_children(round);
+        kill_children(vain);
         if (reap()) gone();
         requests();
         pause_for(2);
         if (reap()) gone();
+        vain = reaped == count;
     }
     /* 500 runnable processes, each a session (autogroup), would leave us 1/500 of the CPU. */
     (void)sched_setscheduler(0, SCHED_RR, &(struct sched_param){.sched_priority = 1});
@@ -511,7 +523,7 @@ static _Noreturn void empty(void) {
         for (int64_t idle = 0; idle < patience;) {
             uint64_t count = reaped;
             atomic_fetch_add(&slot->beat, 1);
-            kill_children(QUICK_ROUNDS);
+            kill_children(idle > 0);
             if (reap()) gone();
             requests();
             int64_t step = patience > STALL_MS ? patience / 4 : 5;

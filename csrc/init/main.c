@@ -132,7 +132,7 @@ static bool python_beside(const char *directory, char *to) {
     return interpreter_of(path, to, PATH_MAX);
 }
 
-/* VIGIL_PYTHON, else python3 beside vigild, else the interpreter of vigil beside vigild; beside the name it was called by, then beside the file. */
+/* VIGIL_PYTHON, else python3 beside vigild, else the interpreter of vigil beside vigild; of a link beside what it points to, then beside itself. */
 static const char *find_python(void) {
     static char python[PATH_MAX], own[2 * PATH_MAX], real[PATH_MAX];
     const char *given = getenv("VIGIL_PYTHON");
@@ -144,15 +144,17 @@ static const char *find_python(void) {
     if (!called) called = "";
     if (*called == '/') say_text(own, sizeof own, "%s", called);
     else say_text(own, sizeof own, "%s/%s", helper_boot.directory, called);
-    bool resolved = realpath(own, real) != NULL;
-    char *slash = strrchr(own, '/');
-    if (slash) *slash = 0;
-    if (python_beside(own, python)) return python;
-    if (resolved) {
+    /* A link to vigild may stand among strangers: /usr/local/bin has a python3 too. (A link to its folder is what an upgrade moves.) */
+    struct stat info;
+    char *slash;
+    if (lstat(own, &info) == 0 && S_ISLNK(info.st_mode) && realpath(own, real)) {
         slash = strrchr(real, '/');
-        if (slash) *slash = 0;
+        *slash = 0;
         if (python_beside(real, python)) return python;
     }
+    slash = strrchr(own, '/');
+    if (slash) *slash = 0;
+    if (python_beside(own, python)) return python;
     say_into(-1);
     if (python_denied) {
         say(VG_ERROR, "vigil.init", "cannot execute %s/python3 as uid %u: %s (it, or what it links to, is not for this user); set VIGIL_PYTHON to an interpreter that has vigil installed",

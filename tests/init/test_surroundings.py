@@ -28,6 +28,20 @@ assert libc.prctl(38, 1, 0, 0, 0) == 0
 assert libc.prctl(22, 2, program, 0, 0) == 0, ctypes.get_errno()
 os.execv(sys.argv[at + 1], sys.argv[at + 1:])
 """
+# Ends at SIGTERM, and so does the orphan that it left in a session of its own, which tells.
+ORPHAN = """
+import os, signal, time
+signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
+if os.fork() == 0:
+    if os.fork() == 0:
+        os.setsid()
+        signal.signal(signal.SIGTERM, lambda *_: (os.write(1, b"told\\n"), os._exit(0)))
+        os.write(1, b"stands\\n")
+        time.sleep(1000)
+    os._exit(0)
+os.wait()
+time.sleep(1000)
+"""
 CLOSE_RANGE, PIDFD_OPEN, PIDFD_SEND_SIGNAL, SCHED_SETSCHEDULER = 436, 434, 424, 144
 EPERM, ENOSYS = 1, 38
 
@@ -94,6 +108,25 @@ def test_proc_is_not_needed(pid1: Callable[..., Pid1], root: None) -> None:
         control.stop(stands(control, script, kill_delay=0.02))
         assert survivors(daemon, control) == []
     assert control.end(control.sh("exit 3").run).exit_code == 3
+
+
+@pytest.mark.plain
+def test_who_is_hidden_in_proc_is_told_to_stop_too(pid1: Callable[..., Pid1], root: None) -> None:
+    """hidepid, and root without CAP_SYS_PTRACE, as in containers: /proc does not show other users' processes."""
+    hidden = (
+        "/bin/sh",
+        "-c",
+        'mount -o remount,hidepid=2,gid=54321 /proc && exec setpriv --bounding-set=-sys_ptrace "$@"',
+        "sh",
+    )
+    control = pid1(prefix=hidden).attached()
+    read, write = os.pipe()
+    run = control.spawn(PYTHON, "-IS", "-c", ORPHAN, fds=(None, write, None), uid=61299, gid=61299).run
+    os.close(write)
+    with os.fdopen(read, "rb", 0) as output:
+        assert output.readline() == b"stands\n"
+        control.stop(run)
+        assert output.read() == b"told\n"
 
 
 def test_few_descriptors_are_refused_with_a_reason_and_nothing_else_suffers(pid1: Callable[..., Pid1]) -> None:
