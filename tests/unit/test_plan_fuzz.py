@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from base64 import b64encode
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -15,7 +16,9 @@ from vigil.plan.fields import KINDS, fields_of
 from vigil.plan.merge import merge
 from vigil.plan.problems import Problems, shown
 from vigil.plan.services import outside_of
+from vigil.plan.types import Rights
 
+BAD = Path(__file__).parents[1] / "plans" / "bad"
 VALUES = (
     *("x", "", "~", "null", "[]", "{}", "[a]", "{a: b}", "5s", "-1", "0", "1e9", "'it'", '"q\\n"', "*a", "&a x", "<<"),
     *("&b [*b]", "|\n   t", "infinity", "none", "[HUP]", "notify", "# c", "a #b", "!!str 5", "!x y", "true", "yes"),
@@ -118,13 +121,36 @@ def random_sources(dice: random.Random, wild: float) -> Sources:
     )
 
 
+@pytest.mark.parametrize("parser", ["libyaml", "python"])
+def test_mistakes_with_more_mistakes_in_them_make_a_plan_or_problems(
+    parser: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The bad plans that people write, mutated: what guesses at the cause of a mistake meets texts that fit nothing."""
+    if parser == "python":
+        monkeypatch.setattr(tree, "_parser", tree._python_parser)
+    dice = random.Random(parser)
+    bad = 0
+    for path in sorted(BAD.rglob("*.y*ml")):
+        for _ in range(4 if parser == "libyaml" else 1):
+            content = _mutated(dice, path.read_bytes())
+            mine = Rights(nice=0, oom_score_adj=0, hard=((7, 100),), files=1000)
+            try:
+                load(Sources("/l", layers=(("/l/0.yaml", content),), rights=mine), check=dice.random() < 0.5)
+            except PlanError as error:
+                bad += 1
+                for one in error.problems:
+                    assert str(one).isprintable(), content
+                    _check_excerpt(one, content)
+    assert bad > 100
+
+
 def _check_excerpt(problem: Problem, content: bytes) -> None:
     """What is shown is a line of the file, and the mark stands in it or right after it."""
     whole = shown(problem)
     assert all(line.isprintable() for line in whole.split("\n")), whole
     assert whole.count("\n") == (2 if problem.excerpt else 0), whole
     if problem.excerpt:
-        assert problem.excerpt.encode() in content
+        assert problem.excerpt.encode() in content.replace(b"\r\n", b"\n")
         assert 1 <= problem.column <= len(problem.excerpt) + 1
         assert 0 <= problem.width <= len(problem.excerpt) - problem.column + 1
 

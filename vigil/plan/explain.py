@@ -40,20 +40,13 @@ def not_utf8(content: bytes, at: int) -> Told:
 
 def unprintable(text: str) -> Told:
     """The first character that YAML does not allow."""
-    line, column = 1, 1
-    for letter in text:
-        if not _allowed(letter):
-            break
-        if letter == "\n":
-            line, column = line + 1, 1
-        else:
-            column += 1
-    else:
+    at = next((index for index, letter in enumerate(text) if not _allowed(letter)), -1)
+    if at < 0:
         return Told(1, 1, _NOT_YAML + "a character that it does not allow")
-    what = (
-        f"the character U+{ord(letter):04X} is not allowed (delete it, or in double quotes write \\x{ord(letter):02x})"
-    )
-    return Told(line, column, _NOT_YAML + what, 1)
+    before = lines_of(text[:at])
+    code = ord(text[at])
+    what = f"the character U+{code:04X} is not allowed (delete it, or in double quotes write \\x{code:02x})"
+    return Told(len(before), len(before[-1]) + 1, _NOT_YAML + what, 1)
 
 
 def template(opening: str) -> str:

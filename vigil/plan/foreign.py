@@ -28,7 +28,7 @@ OF_SERVICE = {
     **_each("disabled manual", "write startup: disabled"),
     **_each("autorestart restart restartpolicy", "write on-failure and on-success: restart or ignore"),
     **_each("startretries maxrestarts startlimitburst retries restartlimitcount maxretry", "write restart-limit"),
-    **_each("startsecs minuptime warmupdelay", "leave it out: a run is good once it lasted 1 s"),
+    **_each("startsecs minuptime warmupdelay", "leave it out: a start is done once the service stayed up for 1 s"),
     **_each("restartsec restartdelay backoff throttleinterval", "write backoff-delay"),
     **_each("exitcodes successexitstatus", "write success-exit-codes"),
     **_each(
@@ -75,7 +75,7 @@ OF_SERVICE = {
         "volumemounts",
         _NOT_HERE,
     ),
-    **_each("schedule cron period interval oncalendar every", _CLOCK),
+    **_each("schedule cron interval oncalendar every", _CLOCK),
     **_each("name processname title", "leave it out: the key above is the name"),
     **_each("watch interpreter serverurl nodeargs", "leave it out: there is no such thing here"),
 }
