@@ -140,6 +140,7 @@ ALL = {"services", "start", "stop", "restart", "signal", "logs", "replan", "plan
         ("vigil services list ", {"db", "web"}),
         ("vigil services db ", {"db", "web"}),
         ("vigil start ", {"db", "web"}),
+        ("vigil --socket @ stop ", {"db", "web"}),
         ("vigil stop db w", {"web"}),
         ("vigil --socket=@ restart --timeout 5s ", {"db", "web"}),
         ("vigil signal US", {"USR1", "USR2"}),

@@ -368,6 +368,26 @@ def test_the_usual_places_are_tried_in_order_and_all_named(tmp_path: Path, monke
         assert Client().services() == []
 
 
+def test_a_place_that_is_not_trusted_is_named_with_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    import tempfile
+
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
+        os.chmod(folder, 0o777)
+        monkeypatch.setattr(places, "usual", lambda: ["/none/a", f"{folder}/s"])
+        with Script(Path(folder) / "s", http(OK)), pytest.raises(Unreachable) as caught:
+            Client().services()
+    assert str(caught.value) == (
+        f"nobody listens at /none/a, {folder}/s; {folder} is another user's, or open to others, and is not trusted "
+        "(is vigild running? --socket names another place)"
+    )
+
+
+def test_who_hangs_up_again_and_again_is_asked_about(tmp_path: Path) -> None:
+    words = f"without an answer, again and again .is {tmp_path / 's'} the socket of vigild"
+    with Script(tmp_path / "s", *[b""] * 1000) as script, pytest.raises(Lost, match=words):
+        Client(script.path, patience=0.3).services()
+
+
 def test_where_the_usual_places_are(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_RUNTIME_DIR", "/run/user/7")
     mine = f"/tmp/vigil-{os.geteuid()}/vigild.sock"

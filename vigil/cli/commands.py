@@ -59,9 +59,9 @@ def run(told: Arguments, client: Client, output: Output) -> int:
 
             return plan.plan(told, client, output)
         case "completion":
-            from vigil.cli import completion
+            from vigil.cli.completion import script
 
-            output.raw(completion.script(told.action).encode())
+            output.raw(script(told.action).encode())
             return 0
         case _:
             from vigil.cli import acting
