@@ -137,9 +137,12 @@ def test_the_lowest_score_is_what_the_kernel_takes_and_trying_it_changes_nothing
                 return int(file.read(9)) if not wanted else None
 
         before = score()
-        score(500)
-        found = rights._lowest_score()
-        assert score() == 500
+        all_found = set()
+        for present in range(500, 516):
+            score(present)
+            all_found.add(rights._lowest_score())
+            assert score() == present
+        (found,) = all_found
         score(found)
         try:
             score(found - 1)
