@@ -40,7 +40,8 @@ exec "$@"
 # What only looks is asked again until its answer is the one shown: a reader is slower than a test.
 _LOOKS = re.compile(
     r"(?!.*(?: -X| -d| --json| --data|\b(?:start|stop|restart|signal|replan|kill)\b))"
-    r"(?:vigil (?:services|logs|changes|system-info|vigild status|plan)|curl|cat|ls|ps|podman (?:logs|ps|inspect|healthcheck))\b"
+    r"(?:vigil (?:services|logs|changes|system-info|vigild status|plan)|curl|cat|ls|ps"
+    r"|podman (?:logs|ps|inspect|healthcheck))\b"
 )
 _BUSY = ("starting", "stopping")
 
