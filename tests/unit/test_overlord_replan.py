@@ -13,7 +13,7 @@ import pytest
 
 from tests.unit.overlord_world import DONE, World, service
 from vigil.model import api
-from vigil.model.errors import Conflict, NotFound, Unavailable
+from vigil.model.errors import Conflict, NotFound, PlanError, Unavailable
 from vigil.plan import reader
 from vigil.plan.types import Policy, Sources
 from vigil.shim.messages import LogMode, RunPhase
@@ -625,6 +625,19 @@ def test_files_are_read_in_a_thread_and_one_at_a_time(tmp_path: Path, monkeypatc
     found = asyncio.run(both())
     assert [answer.updated for answer in found] == [["new"], [], []]
     assert at_once == [1, 1, 1]
+
+
+def test_layers_that_are_gone_stop_nothing(tmp_path: Path) -> None:
+    world = up(DB)
+    before = pids(world)
+    world.store.values["plan"] = msgspec.msgpack.encode(Sources(directory=str(tmp_path / "layers")))
+    with pytest.raises(PlanError, match="the directory is gone, which stops nothing"):
+        asyncio.run(world.overlord.replan(api.ReplanAction(), "a test", None))
+    with pytest.raises(PlanError, match="the directory is gone"):
+        asyncio.run(world.overlord.check_plan())
+    assert pids(world) == before
+    (tmp_path / "layers").mkdir()
+    assert asyncio.run(world.overlord.replan(api.ReplanAction(), "a test", None)).stopped == ["db"]
 
 
 def test_a_plan_is_read_where_no_thread_can_be_had(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -216,10 +216,14 @@ class Overlord:
 
     async def _read(self) -> tuple[Sources, Plan]:
         """The plan's files as they are now."""
-        directory = self._in_force.sources().directory
+        before = self._in_force.sources()
 
         def take() -> tuple[Sources, Plan]:
-            sources = read(directory)
+            sources = read(before.directory)
+            if sources.missing and not before.missing:
+                # At start-up that is an empty plan; now it would stop all, and a volume that came loose is likelier.
+                text = "the directory is gone, which stops nothing (a plan without services is an empty directory)"
+                raise PlanError([api.Problem(file=before.directory, line=0, column=0, field="", message=text)])
             return sources, load(sources, templates=True)
 
         return await _aside(take)
