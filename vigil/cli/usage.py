@@ -28,7 +28,8 @@ Usage:
   vigil --version
 
 Commands:
-  services               List services, all or the named ones, and why those are as they are that do not run.
+  services               List services, all or the named ones. Below the table: what is wrong with those that do not
+                         run, and what others wait for.
   start, stop, restart   Start, stop or restart services, and wait until that is done: a start, until each has been
                          running for a second. Also spelled "vigil services start".
   signal                 Send a signal (HUP, SIGUSR1, 10) to the main process of services.
