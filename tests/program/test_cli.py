@@ -173,6 +173,32 @@ def test_json_is_what_the_api_says_with_the_change_at_its_end(vigild: Start) -> 
     assert change["status"] != "doing"
 
 
+# Commands.
+
+
+def test_of_several_services_those_that_were_done_are_told_and_those_that_failed(vigild: Start) -> None:
+    daemon = settled(vigild(PLAN))
+    daemon.cli("stop", "old")
+    done = daemon.cli("signal", "CONT", "old", "cache", check=False)
+    assert (done.returncode, done.stdout) == (1, "cache: signal sent\n")
+    assert done.stderr == "vigil: cannot signal old: it is inactive\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("stop wbe", 'cannot stop: there is no service "wbe" (did you mean "web"?)'),
+        ("logs wbe", 'cannot show logs: there is no service "wbe" (did you mean "web"?)'),
+        ("services wbe", 'cannot show: there is no service "wbe" (did you mean "web"?)'),
+        ("services strat db", 'cannot show: there is no service "strat" (did you mean "start"?)'),
+        ("changes 99", 'cannot find change "99": there is none with that id (the last 500 are kept)'),
+    ],
+)
+def test_a_wrong_name_is_told_with_the_nearest_right_one(vigild: Start, words: str, said: str) -> None:
+    done = settled(vigild(PLAN)).cli(*words.split(), check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", f"vigil: {said}\n")
+
+
 # The plan.
 
 

@@ -33,11 +33,13 @@ def act(told: Arguments, client: Client, output: Output) -> int:
         result(client.change_as_sent(change.id), told.format, output)
     elif not told.wait:
         output.line(f"Change {change.id}: {change.summary} ({change.status.value}).")
-    if change.status in _FAILED:
-        raise CommandError(why(change, client))
     if told.wait and told.format == "table":
         for task in change.tasks:
-            output.line(f"{task.service}: {_DONE.get(task.kind, 'signal sent')}")
+            if task.status is ChangeStatus.DONE:
+                output.line(f"{task.service}: {_DONE.get(task.kind, 'signal sent')}")
+    if change.status in _FAILED:
+        output.flush()
+        raise CommandError(why(change, client))
     return 0
 
 

@@ -9,8 +9,10 @@ from vigil.cli import moment
 from vigil.cli.arguments import CHANGES, Arguments
 from vigil.cli.terminal import Output, result
 from vigil.client.client import Client
+from vigil.client.errors import Refused
 from vigil.model import api, duration
 from vigil.model.states import ServiceState
+from vigil.model.suggest import hint
 
 _REASONS = 3  # of a change, in a line of a table
 _OUTPUT = 3  # last lines of a service that does not run
@@ -72,7 +74,11 @@ def run(told: Arguments, client: Client, output: Output) -> int:
 def _services(told: Arguments, client: Client, output: Output) -> int:
     if told.format != "table":
         return result(client.get("/v1/services", names=told.names), told.format, output)
-    services = client.services(told.names)
+    try:
+        services = client.services(told.names)
+    except Refused as problem:
+        near = hint(told.names[0], CHANGES) if problem.status == 404 and told.names and "(" not in str(problem) else ""
+        raise Refused(problem.status, problem.kind, f"{problem}{near}") from None  # "services strat web"
     if not services:
         output.line("No services.")
         return 0
