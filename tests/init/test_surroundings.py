@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shutil
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -165,3 +167,21 @@ def test_few_processes_are_a_shortage_and_pass(pid1: Callable[..., Pid1], root: 
     for one in started:
         control.stop(one.run)
     assert control.end(control.sh("exit 3").run).exit_code == 3
+
+
+@pytest.mark.parametrize("away", ["file", "folder", "neither"])
+def test_python_is_looked_for_beside_the_program_before_it_is_beside_a_link_to_it(
+    vigild_binary: Path, tmp_path: Path, away: str
+) -> None:
+    """In /usr/local/bin, where people put links, there may be another python3."""
+    for folder, code in (("own", 41), ("usual", 42)):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "python3").write_text(f"#!/bin/sh\nexit {code}\n")
+        (tmp_path / folder / "python3").chmod(0o755)
+    shutil.copy(vigild_binary, tmp_path / "own" / "vigild")
+    called = {"file": "usual/vigild", "folder": "opt/vigild", "neither": "own/vigild"}[away]
+    (tmp_path / "usual" / "vigild").symlink_to("../own/vigild")
+    (tmp_path / "opt").symlink_to("own")
+    clean = {name: value for name, value in os.environ.items() if name != "VIGIL_PYTHON"}
+    done = subprocess.run([tmp_path / called], env=clean, stdin=subprocess.DEVNULL, capture_output=True, check=False)
+    assert done.returncode == 41, done.stderr

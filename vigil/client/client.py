@@ -248,7 +248,10 @@ class Client:
         if problem is not None and len(self._sockets) == 1:
             raise problem
         looked = f"nobody listens at {', '.join(self._sockets)}{distrusted}"
-        raise Unreachable(f"{looked} (is vigild running? --socket names another place)", gone=True)
+        from vigil.client.explain import why_nowhere
+
+        hint = why_nowhere(self._sockets) or "is vigild running? --socket names another place"
+        raise Unreachable(f"{looked} ({hint})", gone=True)
 
     def _result(self, answer: wire.Answer) -> bytes:
         body = answer.body()

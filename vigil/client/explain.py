@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from collections.abc import Sequence
 
 from vigil.client.errors import Unreachable
 
@@ -34,6 +35,16 @@ def explain(path: str, problem: OSError) -> Unreachable:
     if problem.errno == errno.EPROTOTYPE:
         return Unreachable(f"the socket {path} is of another kind, so it is not that of vigild")
     return Unreachable(f"cannot connect to the socket {path}: {problem.strerror or problem}")
+
+
+def why_nowhere(paths: Sequence[str]) -> str:
+    """What to do where vigild can have made a socket at none of these places; empty where it can."""
+    for path in paths:
+        while not os.path.isdir(path):
+            path = os.path.dirname(path)
+        if os.access(path, os.W_OK):
+            return ""
+    return "nothing can be written there, so vigild has no API: mount a tmpfs on /run or /tmp, or give it a --socket"
 
 
 def silent(path: str, seconds: float) -> Unreachable:

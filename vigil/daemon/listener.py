@@ -102,7 +102,11 @@ def bind(path: str | None, mode: int, group: str | None) -> Listener | None:
             if error.errno not in _ELSEWHERE:
                 raise StartError(f"cannot listen on {place}: {error.strerror}") from error
             reasons.append(f"{place}: {error.strerror}")
-    say.warn("vigil.daemon", f"there is no place for the API's Unix socket, so there is no API ({'; '.join(reasons)})")
+    say.warn(
+        "vigil.daemon",
+        f"there is no place for the API's Unix socket, so there is no API ({'; '.join(reasons)}): mount a tmpfs on /run"
+        " or /tmp, or name a place with --socket",
+    )
     return None
 
 
