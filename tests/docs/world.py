@@ -229,7 +229,8 @@ class Engine(World):
         """Remove what the page has made."""
         for name in self._names.values():
             self._podman("rm", "-f", "-t", "0", "-i", name, check=False)
-            self._podman("rmi", "-f", f"localhost/{name}", check=False)
+            if self._podman("image", "exists", f"localhost/{name}", check=False).returncode == 0:
+                self._podman("rmi", "-f", f"localhost/{name}")
 
     def _own(self, text: str) -> str:
         text = text.replace("localhost/vigil", self._image).replace(PYTHON_IMAGE, BASE)
