@@ -125,7 +125,7 @@ def test_who_writes_without_end_is_made_to_wait_and_control_goes_on(bench):
 
 def test_cancelled_it_is_killed_and_nobody_waits_for_it(bench):
     async def cancelled():
-        running = asyncio.ensure_future(bench.programs.run(bench.spec("sleep", "96"), keep=10))
+        running = asyncio.ensure_future(bench.programs.run(bench.spec("sleep", "96", seconds=300), keep=10))
         await asyncio.sleep(0.2)
         running.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -136,7 +136,7 @@ def test_cancelled_it_is_killed_and_nobody_waits_for_it(bench):
 
 def test_cancelled_before_it_began_it_is_killed_too(bench):
     async def cancelled():
-        running = asyncio.ensure_future(bench.programs.run(bench.spec("sleep", "95"), keep=10))
+        running = asyncio.ensure_future(bench.programs.run(bench.spec("sleep", "95", seconds=300), keep=10))
         await asyncio.sleep(0)
         running.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -170,3 +170,12 @@ def test_many_at_once(bench):
     ended = bench.control.loop.run_until_complete(asyncio.wait_for(many(), LIMIT))
     assert [e.code for e in ended] == list(range(40))
     assert [e.output for e in ended] == [f"{n}\n".encode() for n in range(40)]
+
+
+def test_vigild_forgets_those_that_ended_and_those_that_never_began(real):
+    bench = Bench(real)
+    bench.link.ready()  # or vigild would end with it
+    assert bench.run("true").code == 0
+    assert bench.run("/nope").code is None
+    real.die(bench.control)
+    assert real.attach().snapshot.runs == ()
