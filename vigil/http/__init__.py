@@ -1,0 +1,1 @@
+"""HTTP as a client speaks it: which proxy to take, and one request with one deadline."""
