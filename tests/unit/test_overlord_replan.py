@@ -441,7 +441,8 @@ def test_a_restart_that_is_queued_anyway_is_the_only_one() -> None:
     world.settle()
     world.act("restart", "web")  # the start settles for a second
     found = world.replan(service("web", command=("/bin/other",)))
-    assert found.restarted == []
+    assert (found.restarted, found.updated, why(found, "web")) == ([], ["web"], ["command changed"])
+    assert world.replan(service("web", command=("/bin/other",))).steps == [], "nothing is left as it was"
     world.advance(4)
     assert [spec.argv[0] for spec in world.spawned] == ["/bin/web", "/bin/other"]
 

@@ -85,15 +85,14 @@ class _Steps:
             return _Fate("start", ["new, and enabled"]) if enabled else _Fate("update", ["new, and not enabled"])
         changed = self._diff.changed.get(name, _NOTHING)
         why = [*changed.definition, *changed.in_place]
-        if state.phase in _UP and self._outdated(state, service, changed):
+        # With a restart that is queued anyway it is started as the new plan says.
+        queued = service.command is not None and any(work.kind is WorkKind.RESTART for work in state.queue)
+        if state.phase in _UP and not queued and self._outdated(state, service, changed):
             why = why if changed.definition else [_EARLIER, *why]
             if service.command is None:
                 return _Fate("pending-restart", [*why, "it has no command to be restarted with"])
-            if self._no_restart:
-                return _Fate("pending-restart", why)
-            if not any(work.kind is WorkKind.RESTART for work in state.queue):
-                return _Fate("restart", why)
-        elif changed.definition and _failed(state) and service.command is not None and not self._no_restart:
+            return _Fate("pending-restart" if self._no_restart else "restart", why)
+        if changed.definition and _failed(state) and service.command is not None and not self._no_restart:
             return _Fate("restart", [*why, "its failure was that of what is changed"])
         if service.startup == "enabled" and self._to_be_started(name, old, changed):
             return _Fate("start", why)
