@@ -21,8 +21,10 @@ ACT = f"{PYTHON}, -ISE, /cell/actor.py"  # beginning of a service's command
 class Podman:
     """The engine, with the settings under which it works here."""
 
-    def __init__(self, settings: Mapping[str, str]) -> None:
+    def __init__(self, settings: Mapping[str, str], beside: Podman | None = None) -> None:
+        """``beside``: the engine in whose storage base images are kept."""
         self.env = os.environ | settings
+        self.beside = beside
 
     def __call__(self, *words: str, check: bool = True, timeout: float = LIMIT) -> subprocess.CompletedProcess[str]:
         """Run it; where it must succeed (``check``) and does not, the test fails with what it said."""
