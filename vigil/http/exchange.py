@@ -57,6 +57,7 @@ def _follow(request: Request, adapter: _Adapter, deadline: Deadline) -> Response
         adapter.peer = _peer(request, prepared)
         answer = adapter.send(prepared, stream=True, timeout=deadline.left(), proxies=proxies)
         try:
+            deadline.left()  # the end that a socket which is shut down seems to have may look like that of the headers
             target = _redirects.get_redirect_target(answer) if request.follow_redirects else None
             if target is None:
                 if answer.status_code == 407 and proxies and urlsplit(prepared.url or "").scheme == "http":
@@ -168,7 +169,12 @@ def _connect(connection: HTTPConnection, deadline: Deadline, unix_socket: str | 
     if unix_socket is not None:
         made = connect_unix(unix_socket, deadline)
     else:
-        made = connect(connection._dns_host, connection.port or 80, deadline)
+        try:
+            made = connect(connection._dns_host, connection.port or 80, deadline)
+        except FetchError as error:
+            if connection.proxy is None or error.kind != "connection":
+                raise
+            raise FetchError("proxy", f"the proxy: {error}") from None
     deadline.phase = f"waiting for the answer of {unix_socket or place(connection.host, connection.port or 80)}"
     return made
 
