@@ -123,7 +123,7 @@ def test_a_right_value_is_taken(keys: str, attribute: str, value: object) -> Non
         ("max-queue-time: 5", "alerts.max-queue-time: "),
         ("max-queue-time: 0", "(it must be more than 0)"),
         ("max-queue-depth: 5, max_queue_depth: 6", "duplicate key"),
-        ("a: hook", '"hook" is not a mapping'),
+        ("a: hook", "is a text, not a mapping"),
     ],
 )
 def test_a_wrong_value_is_an_error(text: str, message: str) -> None:

@@ -62,7 +62,7 @@ def test_an_identity_has_a_level_and_ways_to_prove_it() -> None:
         ("a: {access: read, tls: {}}", "tls.ca-cert: is missing"),
         ("a: {access: read, tls: {ca-cert: ca.pem}}", '"ca.pem" is neither a path nor a certificate'),
         ("'a:b': {access: read, basic: {password-hash: " + HASH + "}}", 'cannot go with a name that holds a ":"'),
-        ("a: read", '"read" is not a mapping'),
+        ("a: read", "is a text, not a mapping"),
     ],
 )
 def test_a_wrong_value_is_an_error(text: str, message: str) -> None:

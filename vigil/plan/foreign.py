@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import NamedTuple
 
-from vigil.model.suggest import quote
+from vigil.plan.secrets import quoted
 from vigil.plan.tree import Mapping, Node, Scalar
 
 _NOT_HERE = "leave it out: that is the container's"
@@ -255,7 +255,8 @@ def _at_the_top(word: str, value: Node | None) -> Advice | None:
     if _known(word, fields_of("checks")):
         return Advice("it belongs to a check: write checks:, a name below it, and this below the name", cause)
     if isinstance(value, Scalar) and not value.is_null:
-        text = f"{name}: {{command: {quote(value.text)}}}" if len(value.text) <= 50 else f"{name}: and its command"
+        command = f"{{command: {quoted(value.text, name)}}}" if len(value.text) <= 50 else "and its command"
+        text = f"{name}: {command}"
         return Advice(f"is it a line of a Procfile? Write services:, and below it {text}", cause)
     return None
 

@@ -24,7 +24,7 @@ def fold(name: str) -> str:
 def parse(node: Node, at: str, problems: Problems) -> tuple[tuple[int, int, int], ...] | None:
     """Resource limits: name of a resource to ``soft`` (then the hard one is the same) or ``soft:hard``."""
     if not isinstance(node, Mapping):
-        problems.error(node.place, at, refusal(node, "a mapping (write nofile: 1024 or nofile: 1024:4096)"))
+        problems.error(node.place, at, refusal(node, at, "a mapping (write nofile: 1024 or nofile: 1024:4096)"))
         return None
     known = resources()
     found: dict[int, tuple[int, int, int]] = {}

@@ -12,6 +12,7 @@ from vigil.model.suggest import quote
 from vigil.plan import tree
 from vigil.plan.fields import ALIASES, KINDS, TOP, Field, Merge, fields_of
 from vigil.plan.problems import Place, Problems
+from vigil.plan.secrets import quoted
 from vigil.plan.tree import Entry, Mapping, Node, Scalar, Sequence
 from vigil.plan.types import NAME_MAX, RESERVED_NAME
 from vigil.plan.values import is_null, keyed, refusal, warn_of_cut
@@ -144,7 +145,11 @@ def _merge_item(merged: Merged, kind: str, entry: Entry, problems: Problems) -> 
             problems.warn(entry.place, at, "is empty, so there is no such thing (are the lines below it indented?)")
         return
     if not isinstance(node, Mapping):
-        problems.error(node.place, at, refusal(node, f"a mapping{_as_keys(kind, node)}"))
+        expected = f"a mapping{_as_keys(kind, name, node)}"
+        if isinstance(node, Scalar) and kind in ("alerts", "identities"):  # a URL with a key in it, or a password
+            problems.error(node.place, at, f"is {node.what}, not {expected}")
+        else:
+            problems.error(node.place, at, refusal(node, at, expected))
         problems.broken = True
         return
     found = keyed(node, fields, at, problems, ALIASES)
@@ -162,7 +167,7 @@ def _merge_item(merged: Merged, kind: str, entry: Entry, problems: Problems) -> 
             item.removed[key] = value.value
 
 
-def _as_keys(kind: str, node: Node) -> str:
+def _as_keys(kind: str, name: str, node: Node) -> str:
     """How to write a service (or check...) that is no mapping."""
     if isinstance(node, Sequence):
         return " (leave out the dashes)"
@@ -171,7 +176,7 @@ def _as_keys(kind: str, node: Node) -> str:
     if " = " in node.text:
         return " (write KEY: value, not KEY = value)"
     if kind == "services" and len(node.text) <= 60:
-        return f" (write {{command: {quote(node.text)}}})"
+        return f" (write {{command: {quoted(node.text, name)}}})"
     return " (write its keys below, indented)"
 
 
@@ -222,7 +227,11 @@ def _union(merged: Merged, old: Mapping | None, new: Mapping, field: Field, at: 
         if not is_null(entry.value):
             entries[name] = entry
         elif earlier is None and isinstance(entry.value, Scalar) and not entry.value.text:
-            problems.warn(entry.place, f"{at}.{entry.key}", 'is empty, so it is not set (write "" for an empty value)')
+            if ":" in entry.key:  # and what follows it may be a secret
+                problems.warn(entry.place, at, 'a name without a value (write a blank behind its ":")')
+            else:
+                text = 'is empty, so it is not set (write "" for an empty value)'
+                problems.warn(entry.place, f"{at}.{entry.key}", text)
     return Mapping(new.place, tuple(entries.values()))
 
 

@@ -15,7 +15,7 @@ import msgspec
 from vigil.model.api import Problem
 from vigil.model.errors import PlanError
 from vigil.model.suggest import hint, quote
-from vigil.plan.secrets import looks_secret
+from vigil.plan.secrets import last_word, looks_secret
 
 if TYPE_CHECKING:
     from vigil.plan.tree import Node
@@ -31,6 +31,9 @@ _EXCERPTS_MAX = 100
 _EXCERPT_MAX = 500
 
 _ANY_KEY = " (vigil plan schema shows all that there are)"
+
+_ABOVE_MAX = 1000  # lines that are looked through for the name that one stands below
+_OPEN = frozenset(("access", "override", "user-id", "ca-cert"))  # of an identity: what of it is no secret
 
 _WINDOW = 100  # characters of a line that are shown
 
@@ -205,8 +208,10 @@ class _Excerpts:
             not line.strip()
             or place.column > _EXCERPT_MAX
             or secret_line(line)
-            or looks_secret(_last_word(found.field))
+            or looks_secret(last_word(found.field))
+            or _of_secret(lines, place.line)
             or (found.field.startswith("alerts.") and _has_path(line))  # which is often a key there
+            or (found.field.startswith("identities.") and last_word(found.field) not in _OPEN)
         ):
             return ""
         self._left -= 1
@@ -249,16 +254,25 @@ def lines_of(text: str) -> list[str]:
     return text.split("\n")
 
 
-def _last_word(field: str) -> str:
-    return field.rpartition(".")[2]
-
-
 def secret_line(line: str) -> bool:
     """Whether a name in the line looks like a secret's, or an address in it has a password."""
     if "://" in line and "@" in line.partition("://")[2]:
         return True
     names = "".join(letter if letter.isalnum() or letter in "_-" else " " for letter in line)
     return any(map(looks_secret, names.split()))
+
+
+def _of_secret(lines: list[str], number: int) -> bool:
+    """Whether the line stands below a name that looks like a secret's: as its value, or as a part of that."""
+    indent = _indent(lines[number - 1])
+    for above in reversed(lines[max(0, number - _ABOVE_MAX) : number - 1]):
+        if above.strip() and _indent(above) < indent:
+            return secret_line(above)
+    return False
+
+
+def _indent(line: str) -> int:
+    return len(line) - len(line.lstrip())
 
 
 def _has_path(line: str) -> bool:

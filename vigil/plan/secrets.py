@@ -5,6 +5,8 @@ A guess from names and shapes, on the safe side: what is masked without need cos
 
 from __future__ import annotations
 
+from vigil.model.suggest import quote
+
 MASK = "*****"
 """What stands in place of a secret."""
 
@@ -42,6 +44,8 @@ _KINDS_OF_KEY = frozenset(
 )
 
 # DB_PASSWORD_FILE says where the secret is.
+_QUOTED_MAX = 1000  # characters that are looked through where some sixty are shown
+
 _PLACES = frozenset(("file", "path", "dir"))
 
 
@@ -59,12 +63,22 @@ def looks_secret(name: str) -> bool:
     )
 
 
+def last_word(field: str) -> str:
+    """The key that a field is of: ``kill-delay`` of ``services.web.kill-delay``."""
+    return field.rpartition(".")[2]
+
+
 def masked(name: str, text: str) -> str:
     """The text of a value that has this name, its secrets masked. ``env:NAME`` says where one is, and is none."""
     if not text or not looks_secret(name):
         return masked_text(text)
     words = text.split()
     return text if words and len(words) < 3 and words[-1].startswith("env:") else MASK
+
+
+def quoted(text: str, name: str = "") -> str:
+    """A text of a plan as messages show it: quoted, and masked as the value of ``name``."""
+    return quote(masked(name, text[:_QUOTED_MAX]))
 
 
 def masked_text(text: str) -> str:
@@ -76,7 +90,7 @@ def masked_text(text: str) -> str:
 
     text = re.sub(r"(://)(?:[^\s/?#'\"]*|[^\s/@:'\"]+:[^\s'\"]*)@", rf"\1{MASK}@", text)
     for before, value in (  # each name from its beginning on, so that the time does not grow with its length's square
-        (r"(?<![\w.-])([\w.-]+)=", r"'[^']*'|\"[^\"]*\"|[^\s&;'\"]+"),
+        (r"(?<![\w.-])([\w.-]+)[ \t]*=[ \t]*", r"'[^']*'|\"[^\"]*\"|[^\s&;'\"]+"),
         (r"(?<!\S)--?([\w.-]+)[ \t]+", r"'[^']*'|\"[^\"]*\"|[^\s'\"-]\S*"),
         (r"(?<![\w-])([\w-]+):[ \t]+", r"[^'\"\n]+"),
     ):

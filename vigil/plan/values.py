@@ -15,7 +15,7 @@ from vigil.model import signals
 from vigil.model.suggest import quote
 from vigil.plan import words
 from vigil.plan.problems import Problems
-from vigil.plan.secrets import looks_secret
+from vigil.plan.secrets import last_word, looks_secret, masked, quoted
 from vigil.plan.tree import Entry, Mapping, Node, Scalar, Sequence
 
 T = TypeVar("T")
@@ -300,7 +300,7 @@ class Mapped(Generic[T]):
         """The values that are right, under their names."""
         if not isinstance(node, Mapping):
             dashes = ", without dashes" if isinstance(node, Sequence) else ""
-            problems.error(node.place, at, refusal(node, f"a mapping (write NAME: value{dashes})"))
+            problems.error(node.place, at, refusal(node, at, f"a mapping (write NAME: value{dashes})"))
             return None
         values = {}
         for entry in node.entries:
@@ -350,8 +350,10 @@ class Block:
         """The values of the keys that are right."""
         if not isinstance(node, Mapping):
             main = self.required[0] if self.required else next(iter(self.fields))
-            fix = f" (write {{{main}: {node.text}}})" if isinstance(node, Scalar) and len(node.text) <= 60 else ""
-            problems.error(node.place, at, refusal(node, f"a mapping{fix}"))
+            name, fix = f"{at}.{main}" if looks_secret(main) else at, ""
+            if isinstance(node, Scalar) and len(node.text) <= 60:
+                fix = f" (write {{{main}: {masked(last_word(name), node.text)}}})"
+            problems.error(node.place, at, refusal(node, name, f"a mapping{fix}"))
             return None
         found = self.nodes(node, at, problems)
         for key in self.required:
@@ -371,9 +373,8 @@ def environment(node: Node, at: str, problems: Problems) -> dict[str, str] | Non
     if isinstance(node, Mapping):
         for entry in node.entries:
             if not entry.key or "=" in entry.key:
-                problems.error(
-                    entry.place, at, f'{quote(entry.key)} cannot be a variable\'s name (it is empty or holds a "=")'
-                )
+                shown = quoted(entry.key)
+                problems.error(entry.place, at, f'{shown} cannot be a variable\'s name (it is empty or holds a "=")')
     return texts_by_name(node, at, problems)
 
 
@@ -385,7 +386,7 @@ def is_null(node: Node) -> bool:
 def scalar(node: Node, at: str, problems: Problems, expected: str) -> str | None:
     """The text of a node that must be one."""
     if not isinstance(node, Scalar):
-        problems.error(node.place, at, refusal(node, expected))
+        problems.error(node.place, at, refusal(node, at, expected))
     elif not expected.startswith("a text") and _is_placeholder(node.text):
         text = f"{quote(node.text)} is a placeholder, and nothing fills it in here (write what it stands for)"
         problems.error(node.place, at, text)
@@ -398,9 +399,11 @@ def _is_placeholder(text: str) -> bool:
     return text.startswith(("${", "{{", "%(")) or (text[:1] == "$" and text[1:].isidentifier())
 
 
-def refusal(node: Node, expected: str) -> str:
-    """What to say of a node that is not what was expected."""
-    return f"{quote(node.text)} is not {expected}" if isinstance(node, Scalar) else f"is {node.what}, not {expected}"
+def refusal(node: Node, at: str, expected: str) -> str:
+    """What to say of a node that is not what was expected at that field."""
+    if isinstance(node, Scalar):
+        return f"{quoted(node.text, last_word(at))} is not {expected}"
+    return f"is {node.what}, not {expected}"
 
 
 def warn_of_cut(node: Scalar, at: str, problems: Problems, *, careful: bool) -> None:
@@ -417,6 +420,6 @@ def warn_of_cut(node: Scalar, at: str, problems: Problems, *, careful: bool) -> 
     set_apart = sharp > 1 or comment[:sharp] == "\t"
     if spaced and (set_apart or not careful):
         return
-    shown = "what follows the #" if looks_secret(at.rpartition(".")[2]) else quote(comment.strip())
+    shown = "what follows the #" if looks_secret(last_word(at)) else quote(comment.strip())
     text = f"{shown} is cut off as a comment (quote the whole if it is part of the text)"
     problems.warn(node.comment_place or node.place, at, text)

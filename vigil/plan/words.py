@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from vigil.model.suggest import quote
-from vigil.plan.secrets import masked_text
+from vigil.plan.secrets import masked_text, quoted
 
 _BLANKS = " \t\n"
 
@@ -112,7 +112,7 @@ def _word(text: str, at: int, words: list[Word]) -> int:
         if letter == "'":
             stop = text.find("'", at + 1)
             if stop < 0:
-                fault = f"has a ' that is not closed: {quote(masked_text(text[at:]))}"
+                fault = f"has a ' that is not closed: {quoted(text[at:])}"
                 raise Fault(fault, "close it, or write \\' for the letter", at, end - at)
             parts.append(text[at + 1 : stop])
             bare, at = False, stop + 1
@@ -145,7 +145,7 @@ def _double_quoted(text: str, start: int, parts: list[str]) -> int:
             parts.append(text[at])
             at += 1
     if at == end:
-        fault = f'has a " that is not closed: {quote(masked_text(text[start:]))}'
+        fault = f'has a " that is not closed: {quoted(text[start:])}'
         raise Fault(fault, 'close it, or write \\" for the letter', start, end - start)
     return at + 1
 
@@ -209,7 +209,7 @@ def _odd_word(text: str, word: Word, first: bool, shell: bool) -> Part | None:
         return Part(_shell(sign, "is nothing special here: no shell reads the command", text), at, len(sign))
     if first and word.bare and _assignment(word.text):
         fix = f"write environment: {{{word.text.partition('=')[0]}: ...}}"
-        return all_of_it(f"{quote(word.text)} is taken as the program's name ({fix})")
+        return all_of_it(f"{quoted(word.text)} is taken as the program's name ({fix})")
     if word.bare and word.text.startswith(("~/", "/", "./")) and ("*" in word.text or word.text[0] == "~"):
         return all_of_it(_shell(word.text, "is taken as it stands: no shell reads the command", text))
     dollar = None if shell else _substitution(raw)
@@ -223,8 +223,8 @@ def _odd_word(text: str, word: Word, first: bool, shell: bool) -> Part | None:
 
 
 def _shell(word: str, what: str, text: str) -> str:
-    fix = f"sh -c '{text}'" if len(text) <= 60 and "'" not in text and "\n" not in text else "sh -c '...'"
-    return f"{quote(word)} {what} (write {fix} if one should)"
+    fix = f"sh -c '{masked_text(text)}'" if len(text) <= 60 and "'" not in text and "\n" not in text else "sh -c '...'"
+    return f"{quoted(word)} {what} (write {fix} if one should)"
 
 
 def _assignment(word: str) -> bool:
