@@ -8,9 +8,10 @@ import msgspec
 
 from vigil.plan import limits
 from vigil.plan.types import Service
+from vigil.shim.environment import entries
+from vigil.shim.environment import inherited as inherited
 from vigil.shim.messages import Format, LogMode, SpawnSpec, Step
 
-_HIDDEN = (b"VIGIL_", b"WATCHDOG_", b"LISTEN_")
 _LOG_MODES = {"enabled": LogMode.ENABLED, "disabled": LogMode.DISABLED, "passthrough": LogMode.PASSTHROUGH}
 
 
@@ -36,28 +37,9 @@ def noted(data: bytes) -> str | None:
         return None
 
 
-def inherited(environment: Mapping[bytes, bytes]) -> dict[bytes, bytes]:
-    """What services see of vigild's own environment: nothing that is meant for vigild itself."""
-    return {
-        key: value
-        for key, value in environment.items()
-        if key == b"VIGIL_SOCKET" or not (key.startswith(_HIDDEN) or key == b"NOTIFY_SOCKET")
-    }
-
-
 def environment(service: Service, base: Mapping[bytes, bytes]) -> list[bytes]:
     """The entries that the service's process gets: ``base``, then what its user implies, then its own."""
-    merged = dict(base)
-    user = service.user
-    if user is not None and user.home is not None:
-        merged[b"HOME"] = _bytes(user.home)
-        for key in (b"USER", b"LOGNAME"):
-            merged.pop(key, None)
-            if user.name is not None:
-                merged[key] = _bytes(user.name)
-    for name, value in service.environment.items():
-        merged[_bytes(name)] = _bytes(value)
-    return [key + b"=" + value for key, value in merged.items()]
+    return entries(service.user, service.environment, base)
 
 
 def captured(service: Service) -> bool:
@@ -122,7 +104,3 @@ def value_of(service: Service, step: Step) -> str:
         case Step.GID:
             return str(user.gid) if user is not None else ""
     return ""
-
-
-def _bytes(text: str) -> bytes:
-    return text.encode("utf-8", "surrogateescape")

@@ -9,7 +9,9 @@ through a pipe of control's own and is bounded: whoever writes without end is ma
 
 from __future__ import annotations
 
+import errno
 import os
+import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -29,6 +31,7 @@ from vigil.shim.messages import (
     SpawnFailed,
     SpawnSpec,
     Started,
+    Step,
     Stopping,
 )
 
@@ -45,8 +48,26 @@ class Ended(msgspec.Struct, frozen=True, kw_only=True):
     code: int | None = None  # N for exit(N), 128+S for a death by signal S; None: it was not started
     reason: str = ""  # "exited with code 3", "killed by SIGSEGV", "exec /nope: No such file or directory"
     overdue: bool = False  # it was killed because its time was over
+    shortage: bool = False  # it was not started: memory, processes, descriptors or slots ran out, or vigild is stopping
     output: bytes = b""
     cut: bool = False  # it wrote more than that
+
+
+class Tokens:
+    """Tokens for ephemeral runs, of which no journal need know: never used twice in a boot, never one of a service's.
+
+    Those count up from 1. These have the highest bit, and the time below it, which no later control can have again.
+    """
+
+    __slots__ = ("_clock", "_last")
+
+    def __init__(self, clock: Callable[[], int] = time.monotonic_ns) -> None:
+        self._clock, self._last = clock, 0
+
+    def __call__(self) -> int:
+        """The next one."""
+        self._last = max(self._last + 1, self._clock())
+        return 1 << 63 | self._last
 
 
 class Programs:
@@ -59,7 +80,9 @@ class Programs:
         self._shim, self._tokens = shim, tokens
         self._running: dict[int, _Program] = {}
 
-    def __len__(self) -> int:
+    @property
+    def running(self) -> int:
+        """How many there are, those that are being ended among them."""
         return len(self._running)
 
     def handle(self, message: Message) -> bool:
@@ -76,14 +99,19 @@ class Programs:
                 )
             case Gone():
                 self._shim.release(message.run)
-                self._end(program, replace(program.ended, overdue=program.ended.overdue or message.overdue))
+                # What it left may have been killed at the deadline; it itself was in time where its exit says so.
+                overdue = program.ended.overdue if program.ended.code is not None else message.overdue
+                self._end(program, replace(program.ended, overdue=overdue))
             case SpawnFailed():
                 if message.run != NO_RUN:
                     self._shim.release(message.run)
-                self._end(program, Ended(reason=message.describe(program.spec.argv[0])))
+                short = message.shortage or message.step is Step.STOPPING
+                self._end(program, Ended(reason=message.describe(_value(program.spec, message.step)), shortage=short))
             case Refused():
                 if program.run is None:  # else it is a STOP that came too late: Gone is on its way
-                    self._end(program, Ended(reason=f"vigild refused it: {message.describe()}"))
+                    full = message.error == errno.ENOSPC
+                    reason = "all slots for runs are taken" if full else f"vigild refused it: {message.describe()}"
+                    self._end(program, Ended(reason=reason, shortage=full))
             case Stopping():
                 pass
         return True
@@ -103,7 +131,7 @@ class Programs:
         try:
             reading, writing = os.pipe2(os.O_CLOEXEC)
         except OSError as error:
-            return Ended(reason=f"no pipe for its output: {error.strerror}")
+            return Ended(reason=f"no pipe for its output: {error.strerror}", shortage=True)
         try:
             os.set_blocking(reading, False)
             if spec.uid is not None:
@@ -137,6 +165,13 @@ class Programs:
         output, cut = program.rest()
         if not program.future.done():
             program.future.set_result(replace(ended, output=output, cut=cut))
+
+
+def _value(spec: SpawnSpec, step: Step) -> str:
+    """What that step of its start is about."""
+    if step is Step.CHDIR:
+        return spec.cwd
+    return spec.argv[0] if step in (Step.EXEC, Step.INTERPRETER) else ""
 
 
 class _Program:

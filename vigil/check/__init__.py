@@ -1,0 +1,1 @@
+"""Checks: what is asked, when, and what the answers mean."""
