@@ -52,7 +52,7 @@ def bench(real):
     made = Bench(real)
     yield made
     made.control.loop.run_until_complete(asyncio.sleep(0))
-    made.control.until(lambda: not made.programs, "the end of all programs")
+    made.control.until(lambda: not made.programs.running, "the end of all programs")
     # All that is left of programs is descriptors of the link and of the loop.
     pipes = [fd for fd in set(os.listdir("/proc/self/fd")) - before if _link(fd).startswith("pipe:")]
     assert pipes == []
