@@ -948,7 +948,7 @@ def test_a_run_that_was_short_stays_short_when_its_end_is_learned_late() -> None
     world.kill()
     world.settle()
     assert world.state("web") == "error", "an hour without control made no healthy run of it"
-    assert world.overlord.change(start.id).err == "web: exited with code 1 at once"
+    assert world.overlord.change(start.id).err == "web: exited with code 1 after 1ms"
 
 
 def test_a_start_whose_run_ended_too_soon_is_an_error_when_that_is_learned_late_too() -> None:

@@ -393,6 +393,7 @@ def test_a_failure_of_what_is_changed_ends_its_backoff() -> None:
     world.exit("bad", 1)
     found = world.replan(service("web", backoff_delay=30.0, nice=1), service("bad", backoff_delay=29.0))
     assert (found.restarted, found.updated) == (["web"], ["bad"])
+    assert [step.why for step in found.steps if step.service == "web"] == [["nice changed", "it had failed"]]
     world.advance(2)
     assert world.states() == {"web": "active", "bad": "backoff"}
     assert world.show("web").restarts == 0
@@ -498,7 +499,7 @@ def test_a_failed_start_is_named_in_a_change_that_is_done() -> None:
     world.exit("bad", 3)
     change = finish(world, found)
     assert change.status.value == DONE
-    assert change.err == "bad: exited with code 3 at once; its last lines:\n  cannot bind"
+    assert change.err == "bad: exited with code 3 after 1ms; its last lines:\n  cannot bind"
     assert [t.status.value for t in change.tasks] == ["error"]
 
 

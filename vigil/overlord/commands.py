@@ -15,6 +15,7 @@ from vigil.service.state import Phase, Work, WorkKind
 
 _DOWN = frozenset((Phase.INACTIVE, Phase.HELD, Phase.ERROR, Phase.BACKOFF))
 _NAMES_SHOWN = 4
+LOOK = "list services"  # what they do who only look, to complete "cannot ..."
 
 
 class Part(msgspec.Struct, frozen=True):
@@ -75,7 +76,7 @@ def known(verb: str, names: Sequence[str], actors: Mapping[str, Actor]) -> list[
         listed = ", ".join(suggest.quote(name) + suggest.hint(name, actors) for name in unknown)
         raise NotFound(f"cannot {verb}: there is no service {listed}")
     removed = [name for name in names if actors[name].removed]
-    if removed and verb != "show":
+    if removed and verb != LOOK:
         raise NotFound(f"cannot {verb} {removed[0]}: the plan does not have it any more, and it is being stopped")
     return list(dict.fromkeys(names))
 

@@ -232,13 +232,13 @@ class Overlord:
 
     def services(self, names: Sequence[str] = (), uses: Mapping[str, Use] | None = None) -> list[api.Service]:
         """All services, or those named, in the order in which they are named; NotFound names the unknown ones."""
-        chosen = commands.known("show", names, self._actors) if names else list(self._actors)
+        chosen = commands.known(commands.LOOK, names, self._actors) if names else list(self._actors)
         actors = [self._actors[name] for name in chosen]
         return views.services(actors, uses or {}, self._settings.began_real_ns or self._welcome.start_real_ns)
 
     async def measured(self, names: Sequence[str] = ()) -> list[api.Service]:
         """The same with what they use, which takes the longer the more processes there are."""
-        commands.known("show", names, self._actors)
+        commands.known(commands.LOOK, names, self._actors)
         roots = {a.name: (a.state.pid, a.state.keeper) for a in self._actors.values() if a.state.phase in LIVE}
         return self.services(names, await self._tree.measure(roots) if roots else None)
 

@@ -93,7 +93,7 @@ class _Steps:
                 return _Fate("pending-restart", [*why, "it has no command to be restarted with"])
             return _Fate("pending-restart" if self._no_restart else "restart", why)
         if changed.definition and _failed(state) and service.command is not None and not self._no_restart:
-            return _Fate("restart", [*why, "its failure was that of what is changed"])
+            return _Fate("restart", [*why, "it had failed"])
         if service.startup == "enabled" and self._to_be_started(name, old, changed):
             return _Fate("start", why)
         if service.startup == "enabled" != old.startup and state.stopped:

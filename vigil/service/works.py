@@ -223,7 +223,7 @@ class Works:
         if ran_ns is None:
             after = ""
         else:
-            after = f" after {duration.spell(round(ran_ns / 1e9, 3))}" if ran_ns >= 1_000_000 else " at once"
+            after = f" after {duration.spell(max(1, round(ran_ns / 1e6)) / 1000)}"
         self.set(task=replace(task, verdict=reason + after))
 
     def left_work(self, following: Next, output: tuple[str, ...]) -> None:
