@@ -53,7 +53,11 @@ def ctrl_c() -> Iterator[None]:
 
 
 def environment(**more: str) -> dict[str, str]:
-    clean = {name: value for name, value in os.environ.items() if not name.startswith(("VIGIL_", "NO_COLOR"))}
+    clean = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("VIGIL_", "NO_COLOR", "PYTHONUNBUFFERED"))
+    }
     root = str(Path(__file__).resolve().parent.parent.parent)
     return {**clean, "TZ": "UTC", "TERM": "xterm", "PYTHONPATH": root, **more}
 
@@ -499,8 +503,10 @@ def test_closed_and_full_outputs_are_no_traceback(w: World) -> None:
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     done = shell(f"{command} services wbe 2>&-")
     assert (done.returncode, done.stdout) == (1, "")
-    done = shell(f"{command} services > /dev/full")
-    assert (done.returncode, done.stderr) == (1, "vigil: cannot list services: No space left on device\n")
+    w.call(lambda: w.logs.write("web", "x"))
+    for words in ("services", "services --format json", "logs", "plan schema", "--help", "--version", "completion zsh"):
+        done = shell(f"{command} {words} > /dev/full")
+        assert (done.returncode, done.stderr) == (1, "vigil: cannot write: No space left on device\n"), words
 
 
 # Terminals.

@@ -26,9 +26,20 @@ def main() -> int:
     except KeyboardInterrupt:
         return _INTERRUPTED
     except BrokenPipeError:
-        # Whoever read our output has seen enough. Python would complain at exit, when it flushes what is left.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        _give_up_output()  # whoever read it has seen enough
         return 0
+    except OSError as problem:
+        from vigil.cli.terminal import complain
+
+        what = f"open {problem.filename}" if problem.filename else "write"
+        complain(f"vigil: cannot {what}: {problem.strerror or problem}")
+        _give_up_output()
+        return 1
+
+
+def _give_up_output() -> None:
+    """Python would complain at exit, when it flushes what is left, and exit with 120."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
 def _run(argv: list[str]) -> int:
@@ -38,7 +49,7 @@ def _run(argv: list[str]) -> int:
 
     wanted = arguments.wants(argv)
     if wanted is not None:
-        return _print(wanted, Output(color=False))
+        return _print(wanted)
     try:
         told = arguments.read(argv)
     except UsageError as problem:
@@ -55,8 +66,6 @@ def _run(argv: list[str]) -> int:
             return commands.run(told, Client(told.socket), output)
         finally:
             output.flush()
-    except BrokenPipeError:
-        raise
     except ClientError as problem:
         if isinstance(problem, Refused) and problem.problems:
             from vigil.cli import plan
@@ -68,17 +77,15 @@ def _run(argv: list[str]) -> int:
         complain(f"vigil: {problem}" if whole else f"vigil: cannot {commands.doing(told)}: {problem}")
     except VigilError as problem:
         blame(str(problem))
-    except OSError as problem:
-        complain(f"vigil: cannot {commands.doing(told)}: {problem.strerror or problem}")
     return 1
 
 
-def _print(wanted: str, output: object) -> int:
+def _print(wanted: str) -> int:
     from vigil import __version__
     from vigil.cli.terminal import Output
     from vigil.cli.usage import TEXT
 
-    assert isinstance(output, Output)
+    output = Output(color=False)
     output.raw(TEXT.encode() if wanted == "help" else f"vigil {__version__}\n".encode())
     output.flush()
     return 0
