@@ -21,9 +21,10 @@ ACT = f"{PYTHON}, -ISE, /cell/actor.py"  # beginning of a service's command
 class Podman:
     """The engine, with the settings under which it works here."""
 
-    def __init__(self, settings: Mapping[str, str], beside: Podman | None = None) -> None:
-        """``beside``: the engine in whose storage base images are kept."""
+    def __init__(self, settings: Mapping[str, str], folder: Path, beside: Podman | None = None) -> None:
+        """``folder``: where it may leave files. ``beside``: the engine in whose storage base images are kept."""
         self.env = os.environ | settings
+        self.folder = folder
         self.beside = beside
 
     def __call__(self, *words: str, check: bool = True, timeout: float = LIMIT) -> subprocess.CompletedProcess[str]:
@@ -31,6 +32,7 @@ class Podman:
         done = subprocess.run(
             ["podman", *words],
             env=self.env,
+            cwd=self.folder,  # in which it leaves a file "oom" when something is killed for want of memory
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,

@@ -64,13 +64,13 @@ def podman(
     """
     need("podman")
     rootfs = tmp_path_factory.mktemp("rootfs")
-    machine = Podman({})
+    machine = Podman({}, rootfs)
     if not works(machine, vigild_binary, rootfs):
         if machine("info", "--format", "{{.Store.GraphDriverName}}").stdout.strip() != "vfs":
             return machine
-        beside = Podman(settings("overlay", ""), machine)
+        beside = Podman(settings("overlay", ""), rootfs, machine)
         return machine if works(beside, vigild_binary, rootfs) else beside
-    own = Podman(settings("vfs", CONTAINERS))
+    own = Podman(settings("vfs", CONTAINERS), rootfs)
     if why := works(own, vigild_binary, rootfs):
         missing(f"podman cannot run containers here: {why}")
     return own

@@ -62,7 +62,7 @@ def messages(daemon: Daemon, service: str) -> list[str]:
 def test_masters_are_root_workers_are_not_and_every_log_arrives(site: Daemon) -> None:
     pids = {name: site.service(name)["pid"] for name in NAMES}
     assert users(site, pids["nginx"]) == ("root", ["www-data"] * 2)
-    assert users(site, pids["php-fpm"]) == ("root", ["www-data"] * 4)
+    site.until(lambda: users(site, pids["php-fpm"]) == ("root", ["www-data"] * 4), "all workers to be there")
     assert users(site, pids["redis"]) == ("redis", [])
     for name, file in zip(NAMES, ("/run/nginx.pid", "/run/php/php-fpm.pid", "/run/redis/redis.pid"), strict=True):
         assert ask(site, "cat", file).strip() == str(pids[name])
@@ -115,7 +115,7 @@ def test_what_dies_comes_back_and_leaves_nothing(site: Daemon) -> None:
     site.until(lambda: site.service("php-fpm")["restarts"] == 1, "php-fpm to be started again")
     site.until(lambda: get(site).startswith("visit "), "the site to be back")
     again = site.service("php-fpm")["pid"]
-    assert users(site, again) == ("root", ["www-data"] * 4)
+    site.until(lambda: users(site, again) == ("root", ["www-data"] * 4), "all workers to have changed their user")
     assert len(site.named(php_fpm())) == 5
     assert not [process for process in site.processes().values() if process.state == "Z"]
 
