@@ -9,6 +9,7 @@ import pty
 import re
 import select
 import signal
+import socket
 import struct
 import subprocess
 import sys
@@ -575,6 +576,24 @@ def test_a_terminal_shows_progress_and_takes_it_away(w: World) -> None:
     code, seen = terminal.finish()
     assert code == 0
     assert seen.endswith(b"\r\x1b[Kweb: started\r\n")
+
+
+def test_a_terminal_is_told_that_vigild_does_not_answer(w: World, tmp_path: Path) -> None:
+    word = b"vigil: vigild does not answer; waiting for up to 30s (Ctrl-C ends that)\r\n"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
+        listener.bind(str(tmp_path / "silent"))
+        listener.listen(1)
+        terminal = OnTerminal(w, "services", "--socket", str(tmp_path / "silent"))
+        terminal.until(word)
+        with listener.accept()[0] as sock:
+            body = b'{"type":"sync","result":[]}'
+            sock.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body))
+        code, seen = terminal.finish()
+        assert (code, seen) == (0, b"\r\x1b[K" + word + b"No services.\r\n")
+        terminal = OnTerminal(w, "services", "--socket", str(tmp_path / "silent"))
+        terminal.until(word)
+        terminal.process.send_signal(signal.SIGINT)
+        assert terminal.finish()[0] == 130
 
 
 def test_escaping_leaves_printable_text_alone() -> None:

@@ -61,9 +61,14 @@ def _run(argv: list[str]) -> int:
     from vigil.client.errors import ClientError, Refused
 
     output = Output(told.color)
+    client = Client(told.socket)
+    if sys.stderr is not None and sys.stderr.isatty():
+        from vigil.cli.waiting import TellingClient
+
+        client = TellingClient(told.socket)
     try:
         try:
-            return commands.run(told, Client(told.socket), output)
+            return commands.run(told, client, output)
         finally:
             output.flush()
     except ClientError as problem:
