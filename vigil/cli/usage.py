@@ -28,51 +28,68 @@ Usage:
   vigil --version
 
 Commands:
-  services               List services, all or the named ones. Below the table: what is wrong with those that do not
-                         run, and what others wait for.
-  start, stop, restart   Start, stop or restart services, and wait until that is done: a start, until each has been
-                         running for a second. Also spelled "vigil services start".
-  signal                 Send a signal (HUP, SIGUSR1, 10) to the main process of services.
-  logs                   Show what services wrote, oldest first, times in local time. The log of vigild itself is
-                         shown where it is named: "vigil logs vigild".
-  replan                 Load the plan anew and do what follows from it: stop what is gone, start what is new and
-                         enabled, restart what changed. A plan with a mistake changes nothing.
-  plan, plan show        Show the plan in force, all layers in one; what looks like a secret is masked.
-  plan check             Check the layers in DIR [env: VIGIL_LAYERS, else /etc/vigil/layers]; needs no vigild.
-  plan schema            Print the JSON Schema of a layer, for editors; needs no vigild.
-  changes                List what was asked of services and what became of it, or show one change.
-  system-info            Show what vigild is and since when.
+  services              List services, all or the named ones. Below the table:
+                        what is wrong with those that do not run, and what
+                        others wait for.
+  start, stop, restart  Start, stop or restart services, and wait until that is
+                        done: a start, until each has been running for a second.
+                        Also spelled "vigil services start".
+  signal                Send a signal (HUP, SIGUSR1, 10) to the main process of
+                        services.
+  logs                  Show what services wrote, oldest first, times in local
+                        time. The log of vigild itself is shown where it is
+                        named: "vigil logs vigild".
+  replan                Load the plan anew and do what follows from it: stop
+                        what is gone, start what is new and enabled, restart
+                        what changed. A plan with a mistake changes nothing.
+  plan, plan show       Show the plan in force, all layers in one; what looks
+                        like a secret is masked.
+  plan check            Check the layers in DIR [env: VIGIL_LAYERS, else
+                        /etc/vigil/layers]; needs no vigild.
+  plan schema           Print the JSON Schema of a layer, for editors; needs no
+                        vigild.
+  changes               List what was asked of services and what became of it,
+                        or show one change.
+  system-info           Show what vigild is and since when.
   vigild status          Show the state of vigild.
   vigild stop            Stop all services in order, then vigild.
   vigild restart         Stop all services in order, then start from scratch.
-  completion             Print the completion of a shell. For bash: eval "$(vigil completion bash)"; for zsh the same,
-                         after compinit; for fish: vigil completion fish | source
+  completion            Print the completion of a shell. For bash:
+                        eval "$(vigil completion bash)"; for zsh the same, after
+                        compinit; for fish: vigil completion fish | source
 
 Options, before or after the command:
-  --socket PATH          The socket of vigild [env: VIGIL_SOCKET]. Otherwise /run/vigil/vigild.sock,
-                         $XDG_RUNTIME_DIR/vigil/vigild.sock or /tmp/vigil-UID/vigild.sock, the first that answers.
-  --format FORMAT        table, json or yaml: what vigild answered; for logs text or json (one entry a line), for
-                         plan show yaml or json.
-  --no-color             No colours, not even on a terminal [env: NO_COLOR].
-  -h, --help             Show this text.
-  --version              Show the version.
+  --socket PATH         The socket of vigild [env: VIGIL_SOCKET]. Otherwise the
+                        first that answers of /run/vigil/vigild.sock,
+                        $XDG_RUNTIME_DIR/vigil/vigild.sock and
+                        /tmp/vigil-UID/vigild.sock.
+  --format FORMAT       table, json or yaml: what vigild answered; for logs text
+                        or json (one entry a line), for plan show yaml or json.
+  --no-color            No colours, not even on a terminal [env: NO_COLOR].
+  -h, --help            Show this text.
+  --version             Show the version.
 
 Options of start, stop, restart and replan:
-  --no-wait              Do not wait for the end of the change.
-  --timeout TIME         Wait so long at most (10s, 1m30s). The change goes on without us.
+  --no-wait             Do not wait for the end of the change.
+  --timeout TIME        Wait so long at most (10s, 1m30s). The change goes on
+                        without us.
 
 Options of replan:
-  --dry-run              Only say what would be started, stopped and restarted, and why.
-  --no-restart           Leave running what changed. It is marked "pending restart" until somebody restarts it.
+  --dry-run             Only say what would be started, stopped and restarted,
+                        and why.
+  --no-restart          Leave running what changed. It is marked "pending
+                        restart" until somebody restarts it.
 
 Options of logs:
-  -f, --follow           Go on with what is written from now on, until Ctrl-C.
-  -n N, --lines N        Show at most the last N lines, of all services together. Otherwise 100, with -f 10, and
-                         with --since all.
-  --since TIME           Only what was written since: a time (2026-03-21T12:00:00Z), a duration back (10m), or after
-                         a sequence number (that of an entry in --format json).
+  -f, --follow          Go on with what is written from now on, until Ctrl-C.
+  -n N, --lines N       Show at most the last N lines, of all services together.
+                        Otherwise 100, with -f 10, and with --since all.
+  --since TIME          Only what was written since: a time
+                        (2026-03-21T12:00:00Z), a duration back (10m), or after
+                        a sequence number (that of an entry in --format json).
 
-Exit: 0 done; 1 vigild said no, or cannot be reached; 2 the command line is wrong; 130 Ctrl-C.
+Exit: 0 done; 1 vigild said no, or cannot be reached; 2 the command line is
+wrong; 130 Ctrl-C.
 """
 
 TABLE = ("table", "json", "yaml")
@@ -133,13 +150,11 @@ def of(command: str) -> str:
 def options() -> list[Option]:
     """All options, in the order of the text."""
     found = []
-    lines = TEXT.splitlines()
-    for number, line in enumerate(lines):
+    for line in _unfolded(TEXT):
         if line.startswith("  -"):
             spelled, _, summary = line.strip().partition("  ")
             spellings = [part.split(" ") for part in spelled.split(", ")]
-            more = lines[number + 1].strip() if lines[number + 1].startswith(" " * 20) else ""
-            sentence = f"{summary.strip()} {more}".partition(". ")[0].partition(": ")[0].partition(" [env")[0]
+            sentence = summary.strip().partition(". ")[0].partition(": ")[0].partition(" [env")[0]
             value = spellings[-1][1] if len(spellings[-1]) > 1 else ""
             short = spellings[0][0] if len(spellings) > 1 else ""
             found.append(Option(spellings[-1][0], short, value, sentence.rstrip(".")))
@@ -162,12 +177,16 @@ def forms() -> list[Form]:
 def summaries() -> dict[str, str]:
     """What each command does, by its words: ``services``, ``vigild status``."""
     found = {}
-    for line in TEXT.partition("\nCommands:\n")[2].partition("\n\n")[0].splitlines():
-        if not line.startswith("   "):
-            names, _, summary = line.strip().partition("  ")
-            for name in names.split(", "):
-                found[name] = re.split(r"[:;.] |\.$| \[env", summary.strip())[0]
+    for line in _unfolded(TEXT.partition("\nCommands:\n")[2].partition("\n\n")[0]):
+        names, _, summary = line.strip().partition("  ")
+        for name in names.split(", "):
+            found[name] = re.split(r"[:;.] |\.$| \[env", summary.strip())[0]
     return found
+
+
+def _unfolded(text: str) -> list[str]:
+    """The lines, with those that go on in the next one in one."""
+    return re.sub(r"\n {20,}", " ", text).splitlines()
 
 
 def _written(parts: list[str]) -> Iterator[tuple[str, ...]]:
