@@ -46,6 +46,58 @@ def test_layers_are_merged_in_byte_order_of_their_names(tmp_path: Path) -> None:
     assert load(found).summary == "ä.yaml"
 
 
+def test_files_that_are_replaced_while_they_are_read_are_read_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for plan_ in ("old", "newer"):
+        (tmp_path / plan_).mkdir()
+        for name in ("a", "b"):
+            (tmp_path / plan_ / f"{name}.yaml").write_text(f"services: {{{name}-{plan_}: {{command: x}}}}")
+    layers = tmp_path / "layers"
+    layers.symlink_to("old")  # as volumes are mounted
+    opened: list[str] = []
+    real = os.open
+
+    def open_(path: str, flags: int) -> int:
+        opened.append(path)
+        if len(opened) == 2:
+            layers.unlink()
+            layers.symlink_to("newer")
+        return real(path, flags)
+
+    monkeypatch.setattr("vigil.plan.reader.os.open", open_)
+    assert list(_read_and_load(layers).services) == ["a-newer", "b-newer"]
+    assert len(opened) == 4
+
+
+@pytest.mark.parametrize("change", ["content", "env-file", "another layer"])
+def test_a_plan_that_does_not_stop_changing_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: str
+) -> None:
+    layers = tmp_path / "layers"
+    layers.mkdir()
+    (tmp_path / "env").write_text("A=1")
+    (tmp_path / "empty").touch()
+    (layers / "a.yaml").write_text(f"services: {{a: {{command: x, env-file: {tmp_path}/env}}}}")
+    real, opened = os.close, [0]
+
+    def close(descriptor: int) -> None:
+        opened[0] += 1
+        match change:
+            case "content":
+                with (layers / "a.yaml").open("a") as file:
+                    file.write("#")
+            case "env-file":
+                (tmp_path / "new").write_text("A=" + "1" * opened[0])
+                (tmp_path / "new").rename(tmp_path / "env")
+            case _:
+                (layers / f"{opened[0]}.yaml").symlink_to(tmp_path / "empty")
+        real(descriptor)
+
+    monkeypatch.setattr("vigil.plan.reader.os.close", close)
+    assert _problems(layers) == (f"{layers}: cannot read: it changes while it is read",)
+
+
 def test_only_yaml_and_yml_that_are_not_hidden_are_layers(tmp_path: Path) -> None:
     for name in ("a.yaml", "b.yml", "c.yaml~", "d.YAML", "e.json", ".f.yaml", "README", "yaml"):
         (tmp_path / name).write_text("summary: x")
