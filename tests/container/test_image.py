@@ -122,13 +122,15 @@ services:
 
 
 def test_a_service_that_takes_all_memory_is_the_one_that_dies_of_it(box: Callable[..., Box], image: str) -> None:
-    container = box(image, ["--memory", "96m", "--memory-swap", "96m"]).start(
+    # The kernel ends the largest: with this much that is the hog, whatever control needs.
+    container = box(image, ["--memory", "192m", "--memory-swap", "192m"]).start(
         f"""
 services:
   web: {{command: [{ACT}, web], startup: enabled, kill-delay: 1s}}
   hog: {{command: [{ACT}, hog, '1000'], after: [web], startup: enabled, backoff-delay: 100ms, restart-limit: 3}}
 """
     )
+    container.says("[hog] hog begins")
     container.until(lambda: container.services()["hog"]["current"] == "error", "the hog to be given up")
     services = container.services()
     assert services["hog"]["exit"]["signal"] == "SIGKILL"
