@@ -27,7 +27,7 @@ from docopt import docopt, parse_options
 from tests.unit.api_world import NOW, World, service, world
 from vigil.cli import acting, arguments, completion, moment, replan, usage
 from vigil.cli.arguments import Arguments
-from vigil.cli.terminal import Output
+from vigil.cli.terminal import Output, result
 from vigil.cli.usage import TEXT
 from vigil.client.client import Client
 from vigil.client.errors import BadAnswer
@@ -166,7 +166,7 @@ def test_every_command_is_explained_in_the_help() -> None:
 WRONG = [
     ("", "a command is missing"),
     ("srvices", '"srvices" is not a command (did you mean "services"?)'),
-    ("qqqqq", '"qqqqq" is not a command'),
+    ("qqqqq", '"qqqqq" is not a command (there are services, start, stop, restart, signal, logs, replan, '),
     ("Start web", '"Start" is not a command (did you mean "start"?)'),
     ("services --fromat json", '"--fromat" is not an option (did you mean "--format"?)'),
     ("services --form json", '"--form" is not an option'),
@@ -406,6 +406,12 @@ def test_json_and_yaml_are_the_result_of_the_api(w: World, words: Sequence[str],
     result = w.get(path).json["result"]
     assert json.loads(vigil(w, *words, "--format", "json").stdout) == result
     assert yaml.safe_load(vigil(w, *words, "--format", "yaml").stdout) == result
+
+
+def test_yaml_is_not_folded(capsysbinary: pytest.CaptureFixture[bytes]) -> None:
+    command = "sh -c 'exec program " + "--option value " * 20 + "'"
+    result(msgspec.json.encode({"command": command}), "yaml", Output(color=False))
+    assert capsysbinary.readouterr().out.decode() == f"command: {command}\n"
 
 
 def test_log_lines(w: World) -> None:

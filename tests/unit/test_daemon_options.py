@@ -156,4 +156,4 @@ def test_the_usage_text_is_the_documentation():
             assert option.variable in USAGE
     for default in ("/etc/vigil/layers", "0660", "text", "info", "1000", "4MiB", "5s", "off"):
         assert f"default: {default}" in USAGE
-    assert max(map(len, USAGE.splitlines())) <= 120
+    assert max(map(len, USAGE.splitlines())) <= 80

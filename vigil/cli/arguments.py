@@ -130,7 +130,8 @@ def _form(words: list[str]) -> Form:
         _wrong("a command is missing")
     command, *rest = words
     if command not in commands:
-        _wrong(f'"{command}" is not a command{hint(command, commands)}')
+        near = hint(command, commands) or f" (there are {', '.join(commands)})"
+        _wrong(f'"{command}" is not a command{near}')
     mine = [form for form in forms if form.words[0] == command]
     actions = [form.words[1] for form in mine if len(form.words) > 1]
     plain = next((form for form in mine if len(form.words) == 1), None)

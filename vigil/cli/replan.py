@@ -6,7 +6,7 @@ import msgspec
 
 from vigil.cli import acting
 from vigil.cli.arguments import Arguments
-from vigil.cli.terminal import Output, blame, complain, result
+from vigil.cli.terminal import Output, blame, result
 from vigil.client.client import Client, ended
 from vigil.model import api
 
@@ -20,9 +20,9 @@ def replan(told: Arguments, client: Client, output: Output) -> int:
     done = client.typed(raw, api.Replan)
     change = done.change
     if done.warnings:
-        from vigil.plan.problems import shown
+        from vigil.cli import plan
 
-        complain("\n".join(f"warning: {shown(warning)}" for warning in done.warnings))
+        plan.tell((), done.warnings)
     if change is not None:
         change = acting.wait(change, told, client, WAITING)
     if told.format != "table":

@@ -112,7 +112,9 @@ def result(text: bytes, form: str, output: Output) -> int:
     else:
         import yaml
 
-        output.raw(yaml.safe_dump(msgspec.json.decode(text), sort_keys=False, allow_unicode=True).encode())
+        # Folded lines would be the same to YAML, and not to whoever copies a command.
+        shown = yaml.safe_dump(msgspec.json.decode(text), sort_keys=False, allow_unicode=True, width=sys.maxsize)
+        output.raw(shown.encode())
     return 0
 
 

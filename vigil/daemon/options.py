@@ -13,36 +13,52 @@ from vigil.model.errors import UsageError
 from vigil.model.suggest import hint, quote
 
 USAGE = """\
-vigild: starts, watches and stops the services of a plan, as PID 1 of a container or as an ordinary process.
+vigild: starts, watches and stops the services of a plan, as PID 1 of a
+container or as an ordinary process.
 
 Usage:
   vigild [options]
 
 Options:
-  --layers-dir PATH          Directory of the plan's layers, *.yaml, merged in the order of their names. A missing one
-                             is an empty plan. VIGIL_LAYERS; default: /etc/vigil/layers
-  --socket PATH              Unix socket of the API. VIGIL_SOCKET; default: the first that can be made of
-                             /run/vigil/vigild.sock, $XDG_RUNTIME_DIR/vigil/vigild.sock, /tmp/vigil-UID/vigild.sock
-  --socket-mode OCTAL        Its permissions. VIGIL_SOCKET_MODE; default: 0660
-  --socket-group NAME        Its group. VIGIL_SOCKET_GROUP; default: vigild's own
-  --log-format FORMAT        How vigild speaks of itself on stderr: text, json. VIGIL_LOG_FORMAT; default: text
-  --log-level LEVEL          How much of it: debug, info, warn, error. VIGIL_LOG_LEVEL; default: info
-  --log-buffer LINES         How many lines of each service are kept. VIGIL_LOG_BUFFER; default: 1000
-  --log-buffer-bytes SIZE    And how many bytes, whichever is reached first: 64KiB, 4MiB, 1GiB.
-                             VIGIL_LOG_BUFFER_BYTES; default: 4MiB
-  --forward-format FORMAT    How services' lines reach the container's stdout and stderr: text ("[service] line"),
-                             timestamp (the same after the time), json. VIGIL_FORWARD_FORMAT; default: text
-  --forward-stall DURATION   How long a stdout that nobody reads may hold up services before lines are kept only:
-                             500ms, 5s, 1m30s. VIGIL_FORWARD_STALL; default: 5s
-  --stop-timeout DURATION    Budget for stopping everything: at three quarters of it all that remain get their stop
-                             signal at once, at its end SIGKILL; off, 8s, 1m. VIGIL_STOP_TIMEOUT; default: off
-  --check                    Load and validate the plan, print every problem, exit with 0 or 1. Starts nothing.
-  --reaper                   Accepted for the sake of scripts: vigild always reaps orphans. VIGIL_REAPER
-  -h, --help                 Show this text.
-  --version                  Show the version.
+  --layers-dir PATH         Directory of the plan's layers, *.yaml, merged in
+                            the order of their names. A missing one is an empty
+                            plan. VIGIL_LAYERS; default: /etc/vigil/layers
+  --socket PATH             Unix socket of the API. VIGIL_SOCKET; default: the
+                            first that can be made of /run/vigil/vigild.sock,
+                            $XDG_RUNTIME_DIR/vigil/vigild.sock,
+                            /tmp/vigil-UID/vigild.sock
+  --socket-mode OCTAL       Its permissions. VIGIL_SOCKET_MODE; default: 0660
+  --socket-group NAME       Its group. VIGIL_SOCKET_GROUP; default: vigild's own
+  --log-format FORMAT       How vigild speaks of itself on stderr: text, json.
+                            VIGIL_LOG_FORMAT; default: text
+  --log-level LEVEL         How much of it: debug, info, warn, error.
+                            VIGIL_LOG_LEVEL; default: info
+  --log-buffer LINES        How many lines of each service are kept.
+                            VIGIL_LOG_BUFFER; default: 1000
+  --log-buffer-bytes SIZE   And how many bytes, whichever is reached first:
+                            64KiB, 4MiB, 1GiB. VIGIL_LOG_BUFFER_BYTES;
+                            default: 4MiB
+  --forward-format FORMAT   How services' lines reach the container's stdout and
+                            stderr: text ("[service] line"), timestamp (the same
+                            after the time), json. VIGIL_FORWARD_FORMAT;
+                            default: text
+  --forward-stall DURATION  How long a stdout that nobody reads may hold up
+                            services before lines are kept only: 500ms, 5s,
+                            1m30s. VIGIL_FORWARD_STALL; default: 5s
+  --stop-timeout DURATION   Budget for stopping everything: at three quarters of
+                            it all that remain get their stop signal at once, at
+                            its end SIGKILL; off, 8s, 1m. VIGIL_STOP_TIMEOUT;
+                            default: off
+  --check                   Load and validate the plan, print every problem,
+                            exit with 0 or 1. Starts nothing.
+  --reaper                  Accepted for the sake of scripts: vigild always
+                            reaps orphans. VIGIL_REAPER
+  -h, --help                Show this text.
+  --version                 Show the version.
 
-A flag beats its environment variable, which beats the default; of a flag given several times the last counts. Exit
-code: that of the service whose policy decided the shutdown; 0 after SIGTERM, SIGINT, SIGQUIT or `vigil vigild stop`;
+A flag beats its environment variable, which beats the default; of a flag given
+several times the last counts. Exit code: that of the service whose policy
+decided the shutdown; 0 after SIGTERM, SIGINT, SIGQUIT or `vigil vigild stop`;
 1 where vigild cannot start; 2 for a wrong option.
 """
 
