@@ -38,7 +38,10 @@ class Receiver(Server):
         line, *lines = head.decode("latin-1").split("\r\n")
         headers = {name.lower(): value.strip() for name, _, value in (text.partition(":") for text in lines)}
         while len(body) < int(headers.get("content-length", "0")):
-            body += connection.recv(65536)
+            piece = connection.recv(65536)
+            if not piece:
+                return  # control died in the middle of it: this is no message
+            body += piece
         self.got.append((line, headers, body))
         answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
         if callable(answer):

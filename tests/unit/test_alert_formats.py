@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import uuid
 
+import msgspec
 import pytest
 
 from vigil.alert import formats, words
@@ -159,8 +160,9 @@ def test_bytes_that_are_no_utf_8_and_quotes_make_json_all_the_same(form):
 def test_the_id_of_a_job_is_a_uuid_that_the_next_control_makes_again():
     made = formats.message_id("boot", "pager", DOWN)
     assert str(uuid.UUID(made)) == made == formats.message_id("boot", "pager", DOWN)
-    others = [("boot", "pager", UP), ("boot", "other", DOWN), ("later", "pager", DOWN)]
-    assert len({made, *(formats.message_id(*other) for other in others)}) == 4
+    same_moment = msgspec.structs.replace(DOWN, number=8)
+    others = [("boot", "pager", UP), ("boot", "pager", same_moment), ("boot", "other", DOWN), ("later", "pager", DOWN)]
+    assert len({made, *(formats.message_id(*other) for other in others)}) == 5
 
 
 # --- env: words ---

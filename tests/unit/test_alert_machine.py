@@ -254,9 +254,7 @@ def test_a_full_queue_loses_its_oldest_but_not_the_one_that_is_under_way():
     assert machine.said("warn") == ["drops a delivery: the queue is full (max-queue-depth 2)"]
     machine.fails("503")
     assert machine.said("warn")[-1] == "drops a delivery: the queue is full (max-queue-depth 2); its last attempt: 503"
-    assert [job.number for job in machine.sending] == [4], (
-        "waiting to be tried again it is the oldest"
-    )
+    assert [job.number for job in machine.sending] == [4], "waiting to be tried again it is the oldest"
 
 
 # --- the loss of control ---
