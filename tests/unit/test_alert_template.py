@@ -288,3 +288,24 @@ def test_the_body_is_made_once_for_all_attempts(kitchen):
         world.close()
     assert (len(receiver.got), len(rendered)) == (3, 1)
     assert len({body for _, _, body in receiver.got}) == 1
+
+
+def test_fifty_at_once_do_not_take_one_anothers_time_away(kitchen, capfd):
+    with Receiver() as receiver:
+        keys = {"url": receiver.url, "on_check": ("web",), "body_template": SLACK, "labels": {"cluster": "a"}}
+        pages = [Alert(name=f"a{n}", timeout=60.0, **keys) for n in range(50)]
+        world = World(*pages, programs=kitchen.programs, loop=kitchen.control.loop)
+        world.changed(("web", "down"))
+        most = 0
+
+        def told():
+            nonlocal most
+            most = max(most, kitchen.programs.running)
+            return len(receiver.got) == 50
+
+        world.until(told, "fifty messages")
+        world.quiet()
+        world.close()
+    assert [body for body in receiver.bodies if "text" not in body] == []
+    assert most == 4
+    assert " WARN " not in capfd.readouterr().err

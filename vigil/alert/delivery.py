@@ -19,10 +19,15 @@ from vigil.plan.types import Alert
 from vigil.shim.program import Programs
 
 if TYPE_CHECKING:
+    import asyncio
+
     from vigil.http.fetch import Request, Response
 
 AFTER_MOST = 86_400.0
 """No receiver is waited for longer, in seconds, whatever it asks for. (The job is too old long before.)"""
+
+RENDERED_AT_ONCE = 4
+"""So many templates are rendered at once. A hundred together would take one another's two seconds away."""
 
 _REASON_MOST = 60  # characters of the word that comes with a status
 
@@ -34,11 +39,12 @@ class Impossible(VigilError):
 class Courier:
     """Makes bodies and attempts, for all alerts."""
 
-    __slots__ = ("_boot_id", "_environment", "_programs")
+    __slots__ = ("_boot_id", "_environment", "_programs", "_rendering")
 
     def __init__(self, boot_id: str, environment: Mapping[str, str], programs: Programs) -> None:
         """``environment``: vigild's own."""
         self._boot_id, self._environment, self._programs = boot_id, environment, programs
+        self._rendering: asyncio.Semaphore | None = None
 
     async def body(self, alert: Alert, job: Job) -> bytes:
         """What is sent for ``job``. Where the template of the alert makes none: a warning, and the default."""
@@ -51,10 +57,14 @@ class Courier:
             info=words.resolve_all(alert.send_info_fields, environment),
         )
         if alert.body_template is not None and alert.format == "webhook":
+            import asyncio
+
             from vigil.alert.template import TemplateError, render
 
+            self._rendering = self._rendering or asyncio.Semaphore(RENDERED_AT_ONCE)
             try:
-                return await render(self._programs, alert.name, alert.body_template, formats.variables(message))
+                async with self._rendering:
+                    return await render(self._programs, alert.name, alert.body_template, formats.variables(message))
             except TemplateError as error:
                 say.warn("vigil.alert", f"sends the default body: body-template: {error}", alert=alert.name)
         return formats.body(alert.format, message)
