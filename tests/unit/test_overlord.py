@@ -790,6 +790,20 @@ def test_a_restart_of_a_oneshot_that_is_done_restarts_what_requires_it_in_order(
     assert world.tasks(change) == {"migrate": ("restart", "done"), "web": ("restart", "done")}
 
 
+def test_a_oneshot_that_is_done_hands_no_restart_on_so_whoever_needs_what_is_behind_it_names_it_too() -> None:
+    once = service("migrate", type="oneshot", on_success=Policy.IGNORE, requires=("db",))
+    world = World(
+        [service("db"), once, service("web", requires=("migrate",)), service("api", requires=("migrate", "db"))]
+    )
+    world.settle()
+    world.exit("migrate", 0)
+    world.advance(2)
+    change = world.do("restart", "db")
+    world.advance(1)
+    assert world.tasks(change) == {"db": ("restart", "done"), "api": ("restart", "done")}
+    assert [world.starts(name) for name in ("db", "migrate", "web", "api")] == [2, 1, 1, 2]
+
+
 # --- what is asked ---
 
 
