@@ -199,7 +199,7 @@ def test_it_is_unknown_until_a_threshold_is_reached() -> None:
     assert machine.took(Say) == [Say("warn", "down: refused (3 times in a row)")]
     machine.probed(True)
     assert (machine.state.status, machine.state.last) == (Status.UP, Outcome(True, REAL))
-    assert machine.took(Say) == [Say("info", "up")]
+    assert machine.took(Say) == [Say("info", "up again")]
     assert (machine.state.passed, machine.state.failed) == (1, 3)
 
 
@@ -234,7 +234,7 @@ def test_a_shortage_is_not_the_checks_failure_it_is_said_once_and_tried_again() 
     assert machine.took((Say, Reported)) == [Say("warn", machine.state.trouble)]
     machine.probed(True)
     assert (machine.state.status, machine.state.trouble) == (Status.UP, "")
-    assert machine.took(Say) == [Say("info", "can be probed again"), Say("info", "up")]
+    assert machine.took(Say) == [Say("info", "can be probed again")]
 
 
 def test_a_probe_that_a_frozen_container_held_up_is_made_once_more_before_it_counts() -> None:

@@ -190,8 +190,9 @@ class _Machine:
         if result.ok:
             self.set(successes=state.successes + 1, failures=0)
             if state.status is not Status.UP and self.state.successes >= self.check.success_threshold:
+                if state.status is Status.DOWN:
+                    self.effects.append(Say("info", "up again"))
                 self.set(status=Status.UP)
-                self.effects.append(Say("info", "up"))
         else:
             self.set(failures=state.failures + 1, successes=0)
             if state.status is not Status.DOWN and self.state.failures >= self.check.threshold:
