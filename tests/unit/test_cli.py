@@ -730,6 +730,10 @@ def test_changes_are_listed_and_shown(w: World) -> None:
         "Service  Task   Status  Error",
         "db       start  error   exited with code 7",
     ]
+    w.overlord.ends = (ChangeStatus.HOLD, "it waits for x, which is in backoff")
+    vigil(w, "start", "web", "db")
+    reasons = "web waits for x, which is in backoff; db waits for x, which is in backoff"
+    assert vigil(w, "changes").stdout.splitlines()[-1].endswith(f"  start web, db: {reasons}")
 
 
 def test_vigild_status_stop_and_restart(w: World) -> None:

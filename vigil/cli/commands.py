@@ -171,7 +171,7 @@ def _summary(change: api.Change) -> str:
         return f"{change.summary}: {_first(change.err)}" if change.err else change.summary
     if len(change.tasks) == 1:
         return f"{change.summary}: {reasons[0][1]}"
-    told = [f"{service} {reason}" for service, reason in reasons[:_REASONS]]
+    told = [f"{service} {reason.removeprefix('it ')}" for service, reason in reasons[:_REASONS]]  # "it requires db"
     if len(reasons) > _REASONS:
         told.append(f"and {len(reasons) - _REASONS} more (vigil changes {change.id})")
     return f"{change.summary}: {'; '.join(told)}"
