@@ -244,6 +244,8 @@ def _at_the_top(word: str, value: Node | None) -> Advice | None:
     plain = _plain(word)
     if plain in OF_TOP:
         return Advice(OF_TOP[plain])
+    if word.startswith("x-"):  # as files of Compose have them
+        return Advice("a text with an anchor needs no key of its own: write its &name where it stands first")
     from vigil.plan.fields import SERVICE, fields_of
 
     name = word.rpartition(":")[2] or word
