@@ -254,6 +254,24 @@ def test_without_a_descriptor_it_is_a_shortage(server: Server, monkeypatch: pyte
     assert (error.kind, str(error)) == ("shortage", "no socket can be made: Too many open files")
 
 
+def test_an_address_of_a_kind_that_the_machine_has_not_is_passed_over(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Only(socket.socket):
+        lacks: tuple[int, ...] = (socket.AF_INET6,)
+
+        def __init__(self, family: int = -1, *args: Any, **more: Any) -> None:
+            if family in self.lacks:
+                raise OSError(errno.EAFNOSUPPORT, "Address family not supported by protocol")
+            super().__init__(family, *args, **more)
+
+    monkeypatch.setattr("vigil.http.connect.socket.socket", Only)
+    assert get(f"http://localhost:{server.port}/").status == 200
+    Only.lacks = (socket.AF_INET6, socket.AF_INET)
+    reason = f"[::1]:{server.port}: Address family not supported by protocol"
+    assert str(fail(f"http://localhost:{server.port}/")) == reason
+
+
 def test_who_is_cancelled_lets_go_of_the_connection(server: Server) -> None:
     ended = threading.Event()
 

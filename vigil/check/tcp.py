@@ -19,7 +19,7 @@ async def probe(asked: TcpProbe, timeout: float) -> Probed:  # noqa: ASYNC109 - 
     end = loop.time() + timeout
     phase = f"resolving {asked.host}"
     failed: OSError | None = None
-    whom = ""
+    refuser = ""
     try:
         async with asyncio.timeout_at(end):
             addresses = await resolve.resolve(asked.host, asked.port)
@@ -31,7 +31,8 @@ async def probe(asked: TcpProbe, timeout: float) -> Probed:  # noqa: ASYNC109 - 
                 except OSError as error:
                     if error.errno in SHORTAGES:
                         return Probed(False, f"no socket can be made: {error.strerror}", short=True)
-                    failed = failed or error  # no IPv6 here
+                    if failed is None:  # no IPv6 here: what another address says is worth more
+                        failed, refuser = error, whom
                     continue
                 with connection:
                     try:
@@ -41,9 +42,9 @@ async def probe(asked: TcpProbe, timeout: float) -> Probed:  # noqa: ASYNC109 - 
                     except TimeoutError as error:
                         if error.errno is None and i == len(addresses) - 1:
                             raise
-                        failed = error if error.errno else OSError(errno.ETIMEDOUT, "")
+                        failed, refuser = error if error.errno else OSError(errno.ETIMEDOUT, ""), whom
                     except OSError as error:
-                        failed = error
+                        failed, refuser = error, whom
                     else:
                         return Probed(True)
     except TimeoutError:
@@ -52,4 +53,4 @@ async def probe(asked: TcpProbe, timeout: float) -> Probed:  # noqa: ASYNC109 - 
         return Probed(False, f"cannot resolve {asked.host}: {error}", short=error.shortage)
     if failed is None:
         return Probed(False, f"cannot resolve {asked.host}: it has no address")
-    return Probed(False, words(failed, whom))
+    return Probed(False, words(failed, refuser))

@@ -51,6 +51,7 @@ def connect(host: str, port: int, deadline: Deadline) -> socket.socket:
     if addresses is None:
         raise Expired
     failed: OSError | None = None
+    refuser = ""
     for i, (family, address) in enumerate(addresses):
         whom = place(address[0], port)
         deadline.phase = f"connecting to {whom}"
@@ -61,7 +62,8 @@ def connect(host: str, port: int, deadline: Deadline) -> socket.socket:
         except OSError as error:
             if error.errno in SHORTAGES:
                 raise shortage(error) from None
-            failed = failed or error  # no IPv6 here
+            if failed is None:  # no IPv6 here: what another address says is worth more
+                failed, refuser = error, whom
             continue
         try:
             deadline.watch(connection)
@@ -73,7 +75,10 @@ def connect(host: str, port: int, deadline: Deadline) -> socket.socket:
             connection.close()
             if error.errno in SHORTAGES:
                 raise shortage(error) from None
-            failed, refuser = error, whom
+            timed_out = isinstance(error, TimeoutError) and error.errno is None
+            if timed_out and i == len(addresses) - 1:
+                raise Expired from None
+            failed, refuser = OSError(errno.ETIMEDOUT, "") if timed_out else error, whom
         except BaseException:
             connection.close()
             raise
@@ -82,8 +87,6 @@ def connect(host: str, port: int, deadline: Deadline) -> socket.socket:
     deadline.left()
     if failed is None:
         raise FetchError("connection", f"cannot resolve {host}: it has no address")
-    if isinstance(failed, TimeoutError) and failed.errno is None:
-        raise FetchError("connection", f"no answer from {refuser}")
     raise FetchError("connection", words(failed, refuser))
 
 

@@ -24,7 +24,7 @@ from vigil.http import tls
 from vigil.http.connect import SHORTAGES, connect, connect_unix, place, shortage
 from vigil.http.deadline import Deadline, Expired
 from vigil.http.fetch import REDIRECTS_MAX, FetchError, Request, Response, Tls, late
-from vigil.http.reasons import explained, refused
+from vigil.http.reasons import explained, refused, timed_out
 
 _PIECE = 65536
 _HEADERS = {"User-Agent": f"vigil/{__version__}", "Accept": "*/*", "Connection": "close"}
@@ -43,7 +43,7 @@ def exchange(request: Request, deadline: Deadline) -> Response:
     except FetchError:
         raise
     except Exception as error:
-        if deadline.over:  # what a socket that is shut down makes of it, or its own timeout
+        if deadline.over or timed_out(error):  # what a socket that is shut down makes of it, or its own timeout
             raise late(request, deadline) from None
         raise explained(error, request, adapter.peer, deadline.phase) from error
     finally:

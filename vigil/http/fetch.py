@@ -95,6 +95,8 @@ async def fetch(request: Request) -> Response:
                 from vigil.http.exchange import exchange  # requests: 67 ms, and this thread may take them
 
                 response = exchange(request, deadline)
+        except (MemoryError, OSError) as error:  # of the import: the exchange has words for its own
+            failed = FetchError("shortage", f"no room for an exchange: {error}")
         except BaseException as error:
             failed = error
         deadline.close()

@@ -71,6 +71,11 @@ def explained(error: Exception, request: Request, peer: str, phase: str) -> Fetc
     return FetchError(kind, f"{whom}: {type(causes[-1]).__name__}: {causes[-1]}")
 
 
+def timed_out(error: Exception) -> bool:
+    """Whether a socket's own timeout is behind it, which may be a moment early."""
+    return any(isinstance(cause, TimeoutError) and cause.errno is None for cause in _chain(error))
+
+
 def refused(code: int | str, word: str, request: Request) -> FetchError:
     """The proxy of ``request`` answered with ``code``."""
     if str(code) == "407":
