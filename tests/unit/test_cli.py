@@ -44,15 +44,6 @@ def w(tmp_path: Path) -> Iterator[World]:
         yield made
 
 
-@pytest.fixture(autouse=True)
-def ctrl_c() -> Iterator[None]:
-    """Children do not ignore Ctrl-C, even where this process was started in the background and does."""
-    before = signal.getsignal(signal.SIGINT)
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
-
-
 def environment(**more: str) -> dict[str, str]:
     clean = {
         name: value
