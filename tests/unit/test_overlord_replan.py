@@ -381,7 +381,17 @@ def test_one_that_waits_for_what_it_no_longer_requires_starts() -> None:
     world.replan(DB, service("web"))
     world.advance(2)
     assert world.state("web") == "active"
+    assert world.show("web").cause == "started, as nothing that it requires is missing any more"
     world.check()
+
+
+def test_what_comes_back_with_what_it_requires_says_so() -> None:
+    world = up(DB, WEB)
+    world.do("stop", "db")
+    assert world.show("web").cause.startswith("it requires db, which is inactive")
+    world.do("start", "db")
+    world.advance(2)
+    assert (world.state("web"), world.show("web").cause) == ("active", "started again with what it requires")
 
 
 # --- in the middle of something ---

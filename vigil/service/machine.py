@@ -387,8 +387,10 @@ class _Machine(Works):
         unknown = tuple(name for name in event.down if name not in self.state.warned)
         for name in unknown:
             self.effects.append(Say("warn", f"started without waiting for {name}, which nobody starts"))
+        held = self.state.phase is Phase.HELD
         self.move(
             Phase.SPAWNING,
+            "started, as nothing that it requires is missing any more" if held else None,
             token=event.token,
             run=None,
             pid=0,
@@ -406,7 +408,7 @@ class _Machine(Works):
         if state.phase not in (Phase.WAITING, Phase.HELD):
             return
         if state.phase is Phase.HELD:
-            self.move(Phase.WAITING, "what it requires is on its way")
+            self.move(Phase.WAITING, self.start_cause())
         if state.waiting_for != event.blockers or state.postponed != bool(event.postponed):
             self.set(waiting_for=event.blockers, postponed=bool(event.postponed))
         task = self.state.task
