@@ -198,7 +198,7 @@ def module_file(name: str) -> str:
 
 def build_ext(tools: Toolchain, out: Path) -> None:
     """Compile vigil._native._vigil: the wire's structs, the log's format, and csrc/ext."""
-    headers = [CSRC / "protocol.h", CSRC / "ring.h", CSRC / "ext" / "ext.h"]
+    headers = [CSRC / "protocol.h", CSRC / "ring.h", CSRC / "notice.h", CSRC / "ext" / "ext.h"]
     shared = INIT / "ring.c"  # logs are made and read by Python too
     sources = sorted((CSRC / "ext").glob("*.c")) + ([shared] if shared.is_file() else [])
     build_module(tools, out, "vigil._native._vigil", headers, sources)

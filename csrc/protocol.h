@@ -12,7 +12,7 @@
  *
  *   from control     descriptors               answer
  *   HELLO                                      WELCOME, SNAPSHOT..., SNAPSHOT_PARKED..., SNAPSHOT_END (or the link is closed: version)
- *   SPAWN            blob[, stdin, stdout, stderr as VG_FD_* says]   STARTED or SPAWN_FAILED or REFUSED
+ *   SPAWN            blob[, stdin, stdout, stderr as VG_FD_* says][, notify]   STARTED or SPAWN_FAILED or REFUSED
  *   UPDATE, SIGNAL, STOP, RELEASE              nothing, or REFUSED
  *   PARK             one                       nothing, or REFUSED
  *   UNPARK                                     nothing, or REFUSED
@@ -21,7 +21,7 @@
  *   REEXEC                                     REFUSED (ENOSYS)
  *
  *   to logger        descriptors               answer
- *   STREAM           pipe's read end[, ring]; of no run ({VG_NO_SLOT, 0}): a ring alone, to a new logger, for what was not forwarded yet
+ *   STREAM           pipe's read end[, ring], or a notification socket; of no run ({VG_NO_SLOT, 0}): a ring alone, to a new logger, for what was not forwarded yet
  *   STREAMS_END                                LOGGER_READY (once a life)
  *   FORGET                                     DRAINED
  *   SETTINGS, FINISH                           FINISH: DRAINED of run {VG_NO_SLOT, 0} once everything kept is forwarded
@@ -32,7 +32,7 @@
 #include <stdint.h>
 
 /* cffi: begin */
-#define VG_PROTOCOL 1
+#define VG_PROTOCOL 2
 #define VG_NAME_MAX 128         /* bytes of a service's or log's name, without the NUL */
 #define VG_PARK_MAX 160         /* bytes of a parked descriptor's name, without the NUL */
 #define VG_NOTE_MAX 256         /* bytes of a run's note */
@@ -43,6 +43,7 @@
 #define VG_SLOT_DIAGNOSTICS 0xfffffffd   /* STREAM: what PID 1 and logger say */
 #define VG_BLOB_MAX 8388608     /* bytes of a SPAWN's blob: more than any execve accepts (6 MiB) */
 #define VG_FOREVER 0xffffffffffffffff   /* a delay or deadline that never comes */
+#define VG_STREAM_NOTIFY 3      /* STREAM.stream: the run's notification socket */
 #define VG_LINK_FD 3            /* where control finds its end; VIGIL_LINK=3 in its environment says so */
 
 enum vg_kind {
@@ -66,7 +67,8 @@ enum vg_spawn_flag {
     VG_SET_NICE = 16,
     VG_SET_OOM = 32,            /* else the child gets the score vigild was started with */
     VG_STDIN_INHERIT = 64,      /* descriptor 0 is vigild's own; else /dev/null (or the one that came) */
-    VG_FD_0 = 256, VG_FD_1 = 512, VG_FD_2 = 1024     /* that descriptor came with the message, in this order after the blob */
+    VG_FD_0 = 256, VG_FD_1 = 512, VG_FD_2 = 1024,    /* that descriptor came with the message, in this order after the blob */
+    VG_NOTIFY = 2048            /* after those came the datagram socket on which the run notifies (sd_notify); logger reads it */
 };
 
 /* What becomes of the output of a run (descriptors 1 and 2 that did not come with SPAWN). */
@@ -259,12 +261,14 @@ struct vg_signalled { struct vg_head head; uint64_t mask; };  /* bit S-1: signal
 struct vg_stream {
     struct vg_head head;
     struct vg_run run;
-    uint32_t stream;            /* 1 stdout, 2 stderr */
+    uint32_t stream;            /* 1 stdout, 2 stderr, or VG_STREAM_NOTIFY */
     uint32_t log_mode;          /* sent again for a known run and stream: only this changes */
     uint32_t forward_format;
     uint32_t has_ring;          /* a second descriptor: the ring */
     char log[136];              /* name of the service, as in entries */
     char prefix[192];           /* before a forwarded line in text formats, "[web] " */
+    uint32_t uid, reserved;     /* of a notification socket: the run's user, */
+    uint64_t tag;               /* and what all of its processes inherit as RLIMIT_LOCKS */
 };
 struct vg_forget { struct vg_head head; struct vg_run run; };  /* FORGET, DRAINED */
 struct vg_settings { struct vg_head head; uint32_t log_format, log_level; uint64_t forward_stall_ms; };

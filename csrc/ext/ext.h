@@ -1,12 +1,13 @@
 /*
- * ext.h - what Python loads: readers of logs. A reader merges any number of logs in the order of seq and writes entries as text, many
- * per call. Single-threaded: each reader and log is used by one thread at a time.
+ * ext.h - what Python loads: readers of logs, and of the board of notifications. A reader merges any number of logs in the order of seq and
+ * writes entries as text, many per call. Single-threaded: each reader, log and board is used by one thread at a time.
  */
 #ifndef VIGIL_EXT_H
 #define VIGIL_EXT_H
 #include <stddef.h>
 #include <stdint.h>
 
+#include "../notice.h"
 #include "../ring.h"
 
 /* cffi: begin */
@@ -61,5 +62,14 @@ size_t ext_reader_read(ext_reader *reader, char *to, size_t size);
 uint64_t ext_reader_seq(const ext_reader *reader);              /* of the last entry read, 0 before the first */
 uint64_t ext_reader_missed(const ext_reader *reader);           /* lines it ever missed because they were overwritten before it came */
 int ext_reader_places(const ext_reader *reader, struct ext_place *to);      /* one per log, in the order of their numbers; how many */
+
+typedef struct ext_board ext_board;
+
+ext_board *ext_board_open(int fd);                              /* NULL and errno; the descriptor may be closed */
+void ext_board_close(ext_board *board);
+uint64_t ext_board_drained(const ext_board *board);             /* CLOCK_MONOTONIC: whatever was sent by then is on the board */
+int ext_board_read(const ext_board *board, uint32_t slot, uint32_t generation, struct vg_notice *to);     /* 1: copied; 0: nothing of that run; -1: being written, or logger died writing it */
+/* The next notice from `*slot` on that says something new since it was reported here: 1, with its slot and a copy. 0: there is none. */
+int ext_board_next(ext_board *board, uint32_t *slot, struct vg_notice *to);
 /* cffi: end */
 #endif

@@ -4,14 +4,14 @@
 #include "../protocol.h"
 
 /* cffi: begin */
-#define CHAN_FDS 4              /* a SPAWN brings its blob and three descriptors; nothing brings more */
+#define CHAN_FDS 5              /* a SPAWN brings its blob, three descriptors and a socket; nothing brings more */
 
 enum chan_result { CHAN_SHORT = -3, CHAN_BAD = -2, CHAN_CLOSED = -1, CHAN_EMPTY = 0, CHAN_MESSAGE = 1 };
 
 struct chan_message {
     uint64_t words[128];        /* VG_MESSAGE_MAX bytes, aligned for every struct of the wire */
     uint32_t size;
-    int32_t fds[4];             /* owned by whoever has the message; -1 where taken or none */
+    int32_t fds[5];             /* owned by whoever has the message; -1 where taken or none */
     int32_t count;
 };
 

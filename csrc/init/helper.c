@@ -12,6 +12,7 @@
 #include <signal.h>
 #include <stddef.h>
 #include <string.h>
+#include <sys/eventfd.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
@@ -20,6 +21,7 @@
 #include "chan.h"
 #include "keeper.h"
 #include "logger.h"
+#include "notify.h"
 #include "pipes.h"
 #include "ring.h"
 #include "say.h"
@@ -41,7 +43,7 @@
 struct helper control = {.name = "control", .source = LOOP_CONTROL, .link = -1, .kill_at = VG_FOREVER, .wait_ms = FIRST_WAIT_MS};
 struct helper logger = {.name = "logger", .source = LOOP_LOGGER, .link = -1, .kill_at = VG_FOREVER, .wait_ms = FIRST_WAIT_MS};
 struct helper_setting helper_setting = {.log_format = VG_FORMAT_TEXT, .log_level = VG_INFO, .watchdog_ms = 10000, .forward_stall_ms = 5000};
-struct helper_boot helper_boot = {.journal = -1, .ring = -1, .pipe_read = {-1, -1}, .pipe_write = {-1, -1}};
+struct helper_boot helper_boot = {.journal = -1, .ring = -1, .board = -1, .wake = -1, .pipe_read = {-1, -1}, .pipe_write = {-1, -1}};
 
 #define VIGILD_LOG_LINES 1000
 #define VIGILD_LOG_BYTES 1048576
@@ -65,6 +67,13 @@ bool helper_make_logs(void) {
     int ring = ring_create("vigild", VIGILD_LOG_LINES, VIGILD_LOG_BYTES);
     if (ring < 0 || parked_put("log/vigild", ring) != 0) return false;
     helper_boot.ring = ring;
+    /* Parked: so control finds the board, and the eventfd by which logger wakes it, in its SNAPSHOT. */
+    int board = notify_board_create();
+    if (board < 0 || parked_put("notify/board", board) != 0) return false;
+    helper_boot.board = board;
+    int wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    if (wake < 0 || parked_put("notify/wake", wake) != 0) return false;
+    helper_boot.wake = wake;
     return true;
 }
 
@@ -88,12 +97,12 @@ static _Noreturn void run_logger(int link, pid_t parent) {
         if (getppid() != parent) _exit(1);
     }
     int keep[] = {helper_boot.sink[0], helper_boot.sink[1], link, helper_boot.journal, helper_boot.pipe_read[0], helper_boot.pipe_read[1],
-                  helper_boot.pipe_write[0], helper_boot.pipe_write[1], helper_boot.ring, say_fd()};
+                  helper_boot.pipe_write[0], helper_boot.pipe_write[1], helper_boot.ring, helper_boot.board, helper_boot.wake, say_fd()};
     int count = (int)(sizeof keep / sizeof *keep);
     ascending(keep, count);
     keeper_close_all_but(keep, count);
     struct logger_boot boot = {
-        .link = link, .journal = helper_boot.journal, .ring = helper_boot.ring, .stall_ms = helper_setting.forward_stall_ms,
+        .link = link, .journal = helper_boot.journal, .ring = helper_boot.ring, .board = helper_boot.board, .wake = helper_boot.wake, .stall_ms = helper_setting.forward_stall_ms,
         .pipe_read = {helper_boot.pipe_read[0], helper_boot.pipe_read[1]}, .pipe_write = {helper_boot.pipe_write[0], helper_boot.pipe_write[1]},
         .sink = {helper_boot.sink[0], helper_boot.sink[1]},
     };

@@ -42,13 +42,13 @@ struct helper_boot {
     const char *directory;      /* where vigild was started */
     char *title;
     size_t title_size;
-    int sink[2], journal, pipe_read[2], pipe_write[2], ring;
+    int sink[2], journal, pipe_read[2], pipe_write[2], ring, board, wake;
     bool orphanable, restarted; /* vigild is not PID 1; after `vigild restart` */
     uint64_t start_real_ns;     /* of vigild */
 };
 extern struct helper_boot helper_boot;
 
-bool helper_make_logs(void);                /* logger's J, private pipes and the ring of `vigild`; again: new ones instead */
+bool helper_make_logs(void);                /* logger's J, private pipes, the ring of `vigild` and the board of notifications; again: new ones instead */
 void helper_turn(uint64_t now);             /* starts, watches, kills what is due */
 void helper_end(struct helper *helper, int signal, uint64_t grace_ms);      /* signal now, SIGKILL after the grace */
 void helper_drop(struct helper *helper, const char *why);                   /* it sent nonsense: killed, and started again */

@@ -146,10 +146,13 @@ static bool sensible_name(const char *name, size_t size) {
     return true;
 }
 
+/* What vigild itself parks is not control's to change. */
+static bool own_name(const char *name) { return strcmp(name, "log/vigild") == 0 || strncmp(name, "notify/", 7) == 0; }
+
 static void on_park(struct chan_message *message) {
     struct vg_park park;
     memcpy(&park, message->words, sizeof park);
-    int error = !sensible_name(park.name, sizeof park.name) ? EINVAL : strcmp(park.name, "log/vigild") == 0 ? EPERM : 0;
+    int error = !sensible_name(park.name, sizeof park.name) ? EINVAL : own_name(park.name) ? EPERM : 0;
     if (!error) {
         int fd = chan_take_fd(message, 0);
         error = parked_put(park.name, fd);
@@ -161,7 +164,7 @@ static void on_park(struct chan_message *message) {
 static void on_unpark(struct chan_message *message) {
     struct vg_park park;
     memcpy(&park, message->words, sizeof park);
-    int error = !sensible_name(park.name, sizeof park.name) ? EINVAL : strcmp(park.name, "log/vigild") == 0 ? EPERM : 0;
+    int error = !sensible_name(park.name, sizeof park.name) ? EINVAL : own_name(park.name) ? EPERM : 0;
     for (uint32_t i = 0; i < pipes_top() && !error; i++) {
         const struct pipes *pipes = pipes_at(i);
         if (pipes->run.slot != VG_NO_SLOT && strncmp(park.name, "log/", 4) == 0 && strcmp(park.name + 4, pipes->log) == 0) error = EBUSY;
@@ -195,7 +198,7 @@ static void on_reexec(struct chan_message *message) {
 
 static const struct chan_rule rules[] = {
     {VG_HELLO, PHASE_NEW, sizeof(struct vg_hello), 0, 0},
-    {VG_SPAWN, PHASE_ATTACHED, sizeof(struct vg_spawn), 1, 4},
+    {VG_SPAWN, PHASE_ATTACHED, sizeof(struct vg_spawn), 1, 5},
     {VG_UPDATE, PHASE_ATTACHED, sizeof(struct vg_update_run), 0, 0},
     {VG_SIGNAL, PHASE_ATTACHED, sizeof(struct vg_signal), 0, 0},
     {VG_STOP, PHASE_ATTACHED, sizeof(struct vg_stop), 0, 0},

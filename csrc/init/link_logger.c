@@ -77,6 +77,12 @@ static int send_stream(struct pipes *pipes, uint32_t stream) {
     return chan_send(logger.link, &m, fds, m.has_ring ? 2 : 1);
 }
 
+static int send_notify(const struct pipes *pipes) {
+    struct vg_stream m = {.head = HEAD(vg_stream, VG_STREAM), .run = pipes->run, .stream = VG_STREAM_NOTIFY, .uid = pipes->uid, .tag = pipes->tag};
+    memcpy(m.log, pipes->name, sizeof m.log);
+    return chan_send(logger.link, &m, &pipes->fd[2], 1);
+}
+
 /* A new logger is told of every log: its predecessor may not have forwarded all lines of runs that are over. */
 static int send_log(const struct parked *parked) {
     struct vg_stream m = {.head = HEAD(vg_stream, VG_STREAM), .run = {VG_NO_SLOT, 0}, .has_ring = 1};
@@ -92,6 +98,10 @@ static int send_pipes(struct pipes *pipes) {
         if (!(pipes->owed & bit)) continue;
         if (pipes->fd[stream - 1] >= 0) sent = send_stream(pipes, stream);
         if (sent == CHAN_MESSAGE) pipes->owed &= ~bit;
+    }
+    if (sent == CHAN_MESSAGE && pipes->owed & PIPES_NOTIFY) {
+        sent = send_notify(pipes);
+        if (sent == CHAN_MESSAGE) pipes->owed &= ~(uint32_t)PIPES_NOTIFY;
     }
     if (sent == CHAN_MESSAGE && pipes->owed & PIPES_FORGET) {
         struct vg_forget m = {.head = HEAD(vg_forget, VG_FORGET), .run = pipes->run};

@@ -1,12 +1,12 @@
 /*
  * logger.c - captures every stream, keeps its lines, has them forwarded.
  *
- * Owns J (the memfd whose struct is `journal` below), the read ends of all log pipes, and every log while something feeds it or is
- * still to be forwarded. Killed at any instruction, its successor goes on without a byte lost or doubled: an intake is splice() from
+ * Owns J (the memfd whose struct is `journal` below), the read ends of all log pipes, the notification sockets of services, and every log
+ * while something feeds it or is still to be forwarded. Killed at any instruction, its successor goes on without a byte lost or doubled: an intake is splice() from
  * the pipe to J with the offset in J, so that the kernel itself notes what was taken, and then a split that starts from saved values
  * and can be done twice. Every store is in program order, the state word last.
  *
- * Calls lines (the split), ring, sink (the way out), chan (the link). Says through say() what cannot be captured or forwarded.
+ * Calls lines (the split), ring, sink (the way out), notify (those sockets), chan (the link). Says through say() what cannot be captured or forwarded.
  * Blocks nowhere but in epoll_wait. Where it cannot go on at all it says why and exits with 1; PID 1 starts another.
  */
 #include "logger.h"
@@ -27,6 +27,7 @@
 #include "../protocol.h"
 #include "chan.h"
 #include "lines.h"
+#include "notify.h"
 #include "say.h"
 #include "sink.h"
 
@@ -68,6 +69,7 @@ struct journal {
     uint64_t next_seq;
     uint32_t logs_top, streams_top; /* entries from there on were never used, and have no pages */
     struct sink_intent sink[2];
+    struct notify_intent notify;
     struct kept_log log[LOGS_MAX];
     struct kept_stream streams[STREAMS_MAX];
     unsigned char stage[STAGE_SIZE] __attribute__((aligned(4096)));
@@ -95,11 +97,11 @@ static struct vg_run drained[STREAMS_MAX];  /* DRAINED that the link has not tak
 static uint32_t drained_first, drained_count;
 static uint64_t pong_value, sweep_at = UINT64_MAX, finish_at;
 static int poller = -1;
-static uint32_t turn_taken;         /* bytes that this turn took from pipes */
+static uint32_t turn_taken;         /* bytes that this turn took from pipes and sockets */
 static bool pong_owed, link_full, held_back, by_read, finishing, finished, gave_up[2];
 
-/* Tags of epoll events: a stream's index, or one of these. */
-enum { TAG_LINK = 0x10000, TAG_SINK = 0x10001 };
+/* Tags of epoll events: a stream's index, one of these, or TAG_NOTIFY and a socket's index. */
+enum { TAG_LINK = 0x10000, TAG_SINK = 0x10001, TAG_NOTIFY = 0x20000 };
 
 size_t logger_journal_size(void)
 {
@@ -655,6 +657,11 @@ static void add_stream(struct chan_message *message)
         add_log(message);
         return;
     }
+    if (told->stream == VG_STREAM_NOTIFY) {
+        if (message->count > 0 && message->fds[0] >= 0)
+            notify_add(told->run, chan_take_fd(message, 0), told->log, told->uid, told->tag);
+        return;
+    }
     if (told->stream != 1 && told->stream != 2)
         return;
     for (index = 0; index < journal->streams_top; index++) {
@@ -707,6 +714,7 @@ static void forget_run(struct vg_run run)
 {
     bool found = false;
 
+    notify_forget(run);
     for (uint32_t index = 0; index < journal->streams_top; index++)
         if (streams[index].fd >= 0 && same_run(journal->streams[index].run, run)) {
             found = true;
@@ -1000,6 +1008,8 @@ static void set_up(void)
     poller = epoll_create1(EPOLL_CLOEXEC);
     if (poller < 0 || epoll_ctl(poller, EPOLL_CTL_ADD, boot.link, &event) < 0)
         die("cannot poll");
+    if (!notify_open(&journal->notify, boot.board, boot.wake, poller, TAG_NOTIFY))
+        die("cannot map the board of notifications");
     /* The same file: one way there, else the half of one line could end up inside the other. */
     same = boot.sink[0] >= 0 && boot.sink[1] >= 0 && fstat(boot.sink[0], &status[0]) == 0 && fstat(boot.sink[1], &status[1]) == 0
         && status[0].st_dev == status[1].st_dev && status[0].st_ino == status[1].st_ino;
@@ -1101,12 +1111,16 @@ _Noreturn void logger_run(const struct logger_boot *given)
                 if (link_full)
                     flush_link();
                 handle_link();
+            } else if (tag >= TAG_NOTIFY) {
+                turn_taken += notify_take((uint32_t)tag - TAG_NOTIFY);
             } else if (tag >= TAG_SINK) {
                 after_batch(&sinks[tag - TAG_SINK], now);
             } else {
                 take((uint32_t)tag);
             }
         }
+        /* All sockets are known once all streams are; epoll tells of so many at a time. */
+        notify_turn(now, !held_back && count < (int)(sizeof events / sizeof events[0]));
         if (held_back)
             continue;
         for (int at = 0; at < 2; at++)

@@ -13,6 +13,7 @@ struct logger_boot {
     int pipe_read[2], pipe_write[2];    /* P of stdout and of stderr, write ends O_NONBLOCK; nobody else ever touches them */
     int sink[2];                /* vigild's own descriptors 1 and 2; -1: closed */
     int ring;                   /* the log `vigild` */
+    int board, wake;            /* of notifications: the board, and the eventfd that wakes control */
     uint64_t stall_ms;          /* --forward-stall */
 };
 

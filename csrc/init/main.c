@@ -75,7 +75,7 @@ static void set_limits(void) {
     struct rlimit tag;
     if (getrlimit(RLIMIT_LOCKS, &tag) == 0 && tag.rlim_max != RLIM_INFINITY)
         while (spawn_setting.tag > 1ULL << KEEPER_TAG_BITS && spawn_setting.tag + (1ULL << KEEPER_TAG_BITS) > tag.rlim_max) spawn_setting.tag /= 2;
-    /* A run takes two pipes and a third of a ring and listener each: (limit - 64) / 4 runs fit. */
+    /* A run takes four: two pipes, a log, and its notification socket or what waits for logger (pipes): (limit - 64) / 4 runs fit. */
     uint64_t fit = limit.rlim_cur > 128 ? (limit.rlim_cur - 64) / 4 : 16;
     if (!table_make(fit > TABLE_RUNS ? TABLE_RUNS : (uint32_t)fit)) cannot("map the table");
 }

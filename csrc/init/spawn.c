@@ -12,6 +12,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -23,7 +24,7 @@ _Static_assert(TABLE_RUNS <= 1 << 16, "a slot fits a tag");
 
 struct spawn_setting spawn_setting = {.wake = -1, .null = -1, .oom_score_adj = INT32_MIN, .tag = KEEPER_TAG};
 
-#define FLAGS (VG_EPHEMERAL | VG_CTTY | VG_SET_USER | VG_SET_UMASK | VG_SET_NICE | VG_SET_OOM | VG_STDIN_INHERIT | VG_FD_0 | VG_FD_1 | VG_FD_2)
+#define FLAGS (VG_EPHEMERAL | VG_CTTY | VG_SET_USER | VG_SET_UMASK | VG_SET_NICE | VG_SET_OOM | VG_STDIN_INHERIT | VG_FD_0 | VG_FD_1 | VG_FD_2 | VG_NOTIFY)
 #define SEALS (F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE)
 
 struct blob {
@@ -35,7 +36,7 @@ struct blob {
 };
 
 static int sensible(const struct vg_spawn *spawn, int fds) {
-    int wanted = 1 + !!(spawn->flags & VG_FD_0) + !!(spawn->flags & VG_FD_1) + !!(spawn->flags & VG_FD_2);
+    int wanted = 1 + !!(spawn->flags & VG_FD_0) + !!(spawn->flags & VG_FD_1) + !!(spawn->flags & VG_FD_2) + !!(spawn->flags & VG_NOTIFY);
     if (spawn->flags & ~(uint32_t)FLAGS || fds != wanted) return EINVAL;
     if (spawn->kind < VG_SERVICE || spawn->kind > VG_SESSION) return EINVAL;
     if (spawn->kind == VG_SESSION || spawn->flags & VG_CTTY || spawn->capabilities || spawn->no_new_privs) return ENOSYS;
@@ -78,6 +79,14 @@ bad:
     return EINVAL;
 }
 
+/* Whatever it is, logger could read it; but only such a socket tells who sent what. */
+static bool notifies(int fd) {
+    int domain = 0, type = 0;
+    socklen_t size = sizeof domain;
+    return getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &size) == 0 && getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &size) == 0
+        && domain == AF_UNIX && type == SOCK_DGRAM;
+}
+
 uint64_t spawn_tag(const struct run *run) {
     return spawn_setting.tag | (uint64_t)(run->generation & 0x3fffffff) << 16 | table_slot(run);
 }
@@ -93,6 +102,8 @@ int spawn_start(struct chan_message *message, uint32_t *step) {
     memcpy(&spawn, message->words, sizeof spawn);
     *step = VG_STEP_NONE;
     error = sensible(&spawn, message->count);
+    int socket = spawn.flags & VG_NOTIFY ? message->count - 1 : -1;     /* its place in the message */
+    if (!error && socket >= 0 && !notifies(message->fds[socket])) error = EINVAL;
     if (!error) error = open_blob(message->fds[0], &spawn, &blob);
     if (error) return error;
     bool captured = spawn.log_mode == VG_LOG_ENABLED || spawn.log_mode == VG_LOG_DISABLED;
@@ -118,6 +129,12 @@ int spawn_start(struct chan_message *message, uint32_t *step) {
     } else if (spawn.log_mode == VG_LOG_PASSTHROUGH) {
         job.stdio[1] = 1;
         job.stdio[2] = 2;
+    }
+    if (socket >= 0) {
+        error = pipes_notify(table_id(run), message->fds[socket], blob.name, spawn.flags & VG_SET_USER ? spawn.uid : geteuid(), job.tag);
+        if (error) { *step = VG_STEP_PIPE; goto out; }
+        (void)chan_take_fd(message, socket);
+        pipes = pipes_find(table_id(run));
     }
     if (spawn.flags & VG_STDIN_INHERIT) job.stdio[0] = 0;
     for (int i = 0, next = 1; i < 3; i++)

@@ -10,6 +10,7 @@ HELLO does: what the last one was told and did not deal with is in the snapshot.
     welcome, snapshot = pid1.attach(handler)
     pid1.spawn(spec)
     run = pid1.start("web")
+    pid1.notify("web", "READY=1")
     pid1.exit("web", code=7)
     pid1.go("web")
     pid1.pump()
@@ -30,7 +31,9 @@ from typing import Any
 
 import msgspec
 
+from tests.channel.notices import Notices
 from vigil._native import ffi, lib
+from vigil.shim.board import BOARD, WAKE
 from vigil.shim.messages import (
     NO_RUN,
     Exited,
@@ -123,6 +126,14 @@ class FakePid1:
         self.shutting_down: tuple[int, bool] | None = None
         self._generation = 0
         self._pid = 100
+        self._notices: Notices | None = None
+
+    @property
+    def notices(self) -> Notices:
+        """The board of notifications; in a snapshot once somebody asked for it."""
+        if self._notices is None:
+            self._notices = Notices()
+        return self._notices
 
     # --- lives of control ---
 
@@ -142,12 +153,12 @@ class FakePid1:
             program="0.1.0",
         )
         runs = tuple(entry.snapshot() for entry in self.runs.values())
-        return welcome, Snapshot(runs, {name: os.dup(fd) for name, fd in self.parked.items()})
+        own = {} if self._notices is None else {BOARD: self._notices.fd, WAKE: self._notices.wake}
+        return welcome, Snapshot(runs, {name: os.dup(fd) for name, fd in (self.parked | own).items()})
 
     def __del__(self) -> None:
         # With a process its descriptors end; a session of tests plays more of them than it may have descriptors.
-        for fd in self.parked.values():
-            os.close(fd)
+        self.close()
 
     def detach(self) -> None:
         """control died: its ephemeral runs are killed, what it was not told waits for the next."""
@@ -170,6 +181,9 @@ class FakePid1:
         for fd in self.parked.values():
             os.close(fd)
         self.parked.clear()
+        if self._notices is not None:
+            self._notices.close()
+            self._notices = None
 
     # --- what a test makes happen ---
 
@@ -240,6 +254,12 @@ class FakePid1:
         """``exit`` and ``go``."""
         return self.go(self.exit(which, code, signo))
 
+    def notify(self, which: Run | str, text: str, pid: int | None = None, uid: int = 0) -> Run:
+        """Its main process (or another of its own) notifies."""
+        entry = self.find(which)
+        self.notices.say(entry.run, text, entry.pid if pid is None else pid, uid)
+        return entry.run
+
     def signalled(self, *numbers: int) -> None:
         """Signals were sent to vigild. (Whom they were forwarded to is in each run's ``signals``.)"""
         for entry in self.runs.values():
@@ -268,6 +288,8 @@ class FakePid1:
             self._pid += 2
             entry = FakeRun(Run(slot, self._generation), spec, self._pid)
             self.runs[entry.run] = entry
+            if spec.notify is not None:
+                self.notices.begin(entry.run)
             if self.auto:
                 self.start(entry.run)
 
@@ -397,6 +419,7 @@ class Peer:
 
     def __init__(self) -> None:
         self.pid1 = FakePid1()
+        _ = self.pid1.notices  # a real one always has them
         self.hello: Any = None
         self.pongs: list[int] = []
         self.problems: list[str] = []
@@ -605,6 +628,7 @@ def _spec(m: Any, fds: list[int]) -> SpawnSpec:
         ctty=bool(m.flags & lib.VG_CTTY),
         stdin_inherit=bool(m.flags & lib.VG_STDIN_INHERIT),
         fds=(given[0], given[1], given[2]),
+        notify=next(sent) if m.flags & lib.VG_NOTIFY else None,
         uid=m.uid if m.flags & lib.VG_SET_USER else None,
         gid=m.gid if m.flags & lib.VG_SET_USER else None,
         groups=list(groups),

@@ -11,6 +11,7 @@ import pytest
 
 from tests.channel.worlds import gone, start
 from vigil._native import lib
+from vigil.shim import notify
 from vigil.shim.messages import (
     NO_RUN,
     Exited,
@@ -43,7 +44,7 @@ def test_the_first_control_is_welcomed_as_the_first(world):
     assert (welcome.control_restarts, welcome.program) == (0, "0.1.0")
     assert welcome.runs_max > 100
     assert control.snapshot.runs == ()
-    assert set(control.snapshot.parked) <= {"log/vigild"}
+    assert set(control.snapshot.parked) <= {"log/vigild", "notify/board", "notify/wake"}
 
 
 @pytest.mark.parametrize("code", [0, 7, 255])
@@ -225,7 +226,8 @@ def test_what_is_parked_comes_back_and_a_used_name_swaps(world):
     assert refused.kind == lib.VG_UNPARK
     world.die(control)
     parked = world.attach().snapshot.parked
-    assert {name: os.pread(fd, 100, 0) for name, fd in parked.items() if not name.startswith("log/")} == {
+    own = ("log/", "notify/")
+    assert {name: os.pread(fd, 100, 0) for name, fd in parked.items() if not name.startswith(own)} == {
         "a": b"second",
         "b": b"bee",
         "listener/unix": b"x",
@@ -371,3 +373,29 @@ def test_garbage_costs_control_its_life_and_services_nothing(real):
     control.until(lambda: control.lost)
     again = real.attach()
     assert [(state.run, state.state) for state in again.snapshot.runs] == [(run, RunPhase.RUNNING)]
+
+
+def test_what_a_run_says_is_on_the_board_for_this_control_and_the_next(world):
+    control = world.attach()
+    board = world.board(control)
+    fd, address = notify.make(None, None)
+    run = start(world, control, world.service(1, "web", notify=fd, env={**os.environ, "NOTIFY_SOCKET": address}))
+    os.close(fd)
+    control.until(lambda: board.read(run), "logger")
+    world.notify(run, "web", "READY=1\nSTATUS=up")
+    notice = control.until(lambda: next(board.changed(), None), "the notification")
+    assert (notice.run, notice.ready is not None, notice.status, notice.taken) == (run, True, "up", 1)
+    control.until(lambda: board.drained_ns() >= notice.ready.monotonic_ns, "logger to look again")
+    world.die(control)
+    control = world.attach()
+    again = world.board(control)
+    assert again.read(run) == notice
+    assert list(again.changed()) == [notice], "it is not known what the last control did with it"
+    control.link.stop(run)
+    if not world.real:
+        world.exit(control, run, signo=signal.SIGTERM)
+    gone(control, run)
+    second = start(world, control, world.service(2, "web"))
+    assert again.read(second) is None
+    board.close()
+    again.close()

@@ -19,6 +19,7 @@ from typing import Any, Protocol
 from tests.channel.fake import Peer
 from tests.daemon import Daemon
 from vigil._native import lib
+from vigil.shim.board import BOARD, WAKE, Board
 from vigil.shim.link import Link
 from vigil.shim.messages import Gone, Message, Run, Settings, SpawnSpec
 
@@ -40,6 +41,13 @@ os._exit(int(order or 0))
 SHELL = """\
 while :; do read -r line < {fifo} && eval "$line"; done
 """
+
+
+# A child of the service, in one line.
+NOTIFY = (
+    "import os, socket, sys; socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)"
+    '.sendto(open(sys.argv[1], "rb").read(), os.environ["NOTIFY_SOCKET"].replace("@", chr(0), 1))'
+)
 
 
 class Control:
@@ -100,6 +108,12 @@ class World(Protocol):
     ) -> None:
         """Have its main process end; with ``leaves`` a child that ignores the stop signal stays behind."""
 
+    def notify(self, run: Run, name: str, text: str) -> None:
+        """Have its main process notify."""
+
+    def board(self, control: Control) -> Board:
+        """The board of notifications, as this life of control was handed it."""
+
     def signal(self, signo: int) -> None:
         """Send a signal to vigild."""
 
@@ -141,6 +155,13 @@ class FakeWorld:
             pid1.exit(run, code, signo or None)
         with self.peer.table() as pid1:
             pid1.go(run, lib.VG_IS_ESCALATED if leaves else 0)
+
+    def notify(self, run: Run, name: str, text: str) -> None:
+        with self.peer.table() as pid1:
+            pid1.notify(run, text)
+
+    def board(self, control: Control) -> Board:
+        return _board(control)
 
     def signal(self, signo: int) -> None:
         with self.peer.table() as pid1:
@@ -215,6 +236,14 @@ class RealWorld:
             line = f"{child} while ! [ -e {made} ]; do sleep 0.01; done; {line}"
         self.do(name, line)
 
+    def notify(self, run: Run, name: str, text: str) -> None:
+        place = self.folder / f"{name}.text"
+        place.write_text(text)
+        self.do(name, f"{sys.executable} -IS -c '{NOTIFY}' {place}")
+
+    def board(self, control: Control) -> Board:
+        return _board(control)
+
     def signal(self, signo: int) -> None:
         self.daemon.signal(signo)
 
@@ -227,6 +256,10 @@ class RealWorld:
             meeting.close()
         self._meet.close()
         self.daemon.end()
+
+
+def _board(control: Control) -> Board:
+    return Board(control.snapshot.parked[BOARD], os.dup(control.snapshot.parked[WAKE]))
 
 
 def start(world: FakeWorld | RealWorld, control: Control, spec: SpawnSpec) -> Run:

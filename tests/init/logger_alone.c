@@ -1,9 +1,9 @@
 /*
  * logger_alone.c - logger without PID 1: the test is PID 1, and hands over what PID 1 would, as descriptor numbers.
  *
- * logger_alone LINK JOURNAL READ0 WRITE0 READ1 WRITE1 SINK0 SINK1 RING STALL_MS DIAGNOSTICS [no-splice | no-splice-in]
+ * logger_alone LINK JOURNAL READ0 WRITE0 READ1 WRITE1 SINK0 SINK1 RING STALL_MS DIAGNOSTICS BOARD WAKE [no-splice | no-splice-in]
  * logger_alone size                prints logger_journal_size()
- * logger_alone ring NAME LINES BYTES LINK    makes a log and sends its descriptor over LINK
+ * logger_alone ring NAME LINES BYTES LINK    makes a log and sends its descriptor over LINK; board LINK: the board of notifications
  *
  * no-splice: every splice() fails with EINVAL, as on a kernel or under a filter that does not have it. no-splice-in: those into J.
  */
@@ -22,6 +22,7 @@
 
 #include "../../csrc/init/chan.h"
 #include "../../csrc/init/logger.h"
+#include "../../csrc/init/notify.h"
 #include "../../csrc/init/ring.h"
 #include "../../csrc/init/say.h"
 
@@ -69,17 +70,23 @@ int main(int argc, char **argv)
 
         return fd < 0 || chan_send(number(argv[5]), &head, &fd, 1) != CHAN_MESSAGE;
     }
-    if (argc < 12)
+    if (argc == 3 && !strcmp(argv[1], "board")) {
+        struct vg_head head = { sizeof head, 1, 0 };
+        int fd = notify_board_create();
+
+        return fd < 0 || chan_send(number(argv[2]), &head, &fd, 1) != CHAN_MESSAGE;
+    }
+    if (argc < 14)
         return 2;
     sigfillset(&all);
     sigprocmask(SIG_SETMASK, &all, NULL);
     boot = (struct logger_boot){
         .link = number(argv[1]), .journal = number(argv[2]), .pipe_read = { number(argv[3]), number(argv[5]) },
         .pipe_write = { number(argv[4]), number(argv[6]) }, .sink = { number(argv[7]), number(argv[8]) }, .ring = number(argv[9]),
-        .stall_ms = strtoull(argv[10], NULL, 10),
+        .stall_ms = strtoull(argv[10], NULL, 10), .board = number(argv[12]), .wake = number(argv[13]),
     };
     say_into(number(argv[11]));
-    if (argc > 12)
-        forbid_splice(strcmp(argv[12], "no-splice") ? boot.journal : -1);
+    if (argc > 14)
+        forbid_splice(strcmp(argv[14], "no-splice") ? boot.journal : -1);
     logger_run(&boot);
 }

@@ -15,10 +15,13 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from vigil.shim import notify
+
 ROOT = Path(__file__).resolve().parents[2]
 STREAM, STREAMS_END, FORGET, SETTINGS, FINISH = 64, 65, 66, 67, 68
 READY, DRAINED, PING, PONG = 80, 81, 43, 10
 ENABLED, DISABLED = 1, 2
+NOTIFY, SIZE = 3, 376  # STREAM.stream, and how long that message is
 TEXT, TIMESTAMP, JSON, RAW = range(4)
 NO_SLOT, DIAGNOSTICS = 0xFFFFFFFF, 0xFFFFFFFD
 LIMIT = 30.0
@@ -37,7 +40,8 @@ def compile_c(folder: Path, name: str, sources: list[str]) -> Path:
 
 def build(folder: Path) -> tuple[Path, Path]:
     """logger_alone and logger_load."""
-    modules = [f"csrc/init/{name}.c" for name in ("logger", "sink", "lines", "ring", "chan", "say")]
+    names = ("logger", "notify", "sink", "lines", "ring", "chan", "keeper", "sig", "say")
+    modules = [f"csrc/init/{name}.c" for name in names]
     return (
         compile_c(folder, "logger_alone", ["tests/init/logger_alone.c", *modules]),
         compile_c(folder, "logger_load", ["tests/init/logger_load.c", "csrc/init/ring.c"]),
@@ -64,6 +68,8 @@ class Stream:
     mode: int = ENABLED
     format: int = TEXT
     prefix: str = ""
+    uid: int = 0
+    tag: int = 0
 
 
 @dataclass
@@ -86,6 +92,8 @@ class Play:
         for _read, write in self.private:
             os.set_blocking(write, False)
         self.own = self.ring("vigild", 1000, 1 << 20)
+        self.board = self._made("board")
+        self.wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self.diagnostics = pipe()
         os.set_blocking(self.diagnostics[1], False)
         self.streams.append(Stream((DIAGNOSTICS, 1), 2, self.diagnostics[0], "vigild", self.own, format=RAW))
@@ -94,16 +102,25 @@ class Play:
 
     def ring(self, name: str, lines: int = 1000, size: int = 4 << 20) -> int:
         """A new log, as control would park it."""
+        self.rings[name] = self._made("ring", name, str(lines), str(size))
+        return self.rings[name]
+
+    def _made(self, *words: str) -> int:
+        """What logger_alone makes and sends."""
         here, there = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with here, there:
-            subprocess.run(
-                [self.alone, "ring", name, str(lines), str(size), str(there.fileno())],
-                pass_fds=[there.fileno()],
-                check=True,
-            )
+            subprocess.run([self.alone, *words, str(there.fileno())], pass_fds=[there.fileno()], check=True)
             _data, fds, _flags, _ = socket.recv_fds(here, 1024, 1)
-        self.rings[name] = fds[0]
         return fds[0]
+
+    def notify(self, run: int, uid: int = 0, tag: int = 0) -> str:
+        """A notification socket of a run: its address, as in NOTIFY_SOCKET."""
+        fd, address = notify.make(None, None)
+        told = Stream((run, 1), NOTIFY, fd, f"n{run}", -1, uid=uid, tag=tag)
+        self.streams.append(told)
+        if self.link:
+            self.tell(told)
+        return address
 
     def stream(self, run: int, stream: int, log: str, **more: int | str) -> int:
         """A new pipe of a run: its write end."""
@@ -121,10 +138,11 @@ class Play:
 
     def tell(self, told: Stream) -> None:
         """STREAM."""
-        head = struct.pack("=IHHIIIIII", 360, STREAM, 0, *told.run, told.stream, told.mode, told.format, 1)
+        fds = [told.fd] if told.stream == NOTIFY else [told.fd, told.ring]
+        head = struct.pack("=IHHIIIIII", SIZE, STREAM, 0, *told.run, told.stream, told.mode, told.format, len(fds) - 1)
         body = head + told.log.encode().ljust(136, b"\0") + told.prefix.encode().ljust(192, b"\0")
         assert self.link
-        socket.send_fds(self.link, [body], [told.fd, told.ring])
+        socket.send_fds(self.link, [body + struct.pack("=IIQ", told.uid, 0, told.tag)], fds)
 
     def plain(self, kind: int, value: int = 0) -> None:
         """A message of one word."""
@@ -145,8 +163,9 @@ class Play:
         self.link, there = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         (r0, w0), (r1, w1) = self.private
         fds = [there.fileno(), self.journal, r0, w0, r1, w1, *self.sinks, self.own]
-        passed = [fd for fd in (*fds, self.diagnostics[1]) if fd >= 0]
-        words = [*fds, self.stall_ms, self.diagnostics[1]]
+        last = (self.diagnostics[1], self.board, self.wake)
+        passed = [fd for fd in (*fds, *last) if fd >= 0]
+        words = [*fds, self.stall_ms, *last]
         command = [str(self.alone), *(str(word) for word in words), *([self.without] if self.without else [])]
         self.process = subprocess.Popen(command, pass_fds=passed, stdin=subprocess.DEVNULL)
         there.close()
@@ -159,9 +178,9 @@ class Play:
         told = {stream.log for stream in self.streams}
         for log, ring in self.rings.items():
             if log not in told:
-                head = struct.pack("=IHHIIIIII", 360, STREAM, 0, NO_SLOT, 0, 0, 0, 0, 1)
+                head = struct.pack("=IHHIIIIII", SIZE, STREAM, 0, NO_SLOT, 0, 0, 0, 0, 1)
                 assert self.link
-                socket.send_fds(self.link, [head + log.encode().ljust(328, b"\0")], [ring])
+                socket.send_fds(self.link, [head + log.encode().ljust(344, b"\0")], [ring])
         for stream in self.streams:
             self.tell(stream)
         for run in self.owed:
@@ -237,7 +256,8 @@ class Play:
             self.process.wait()
         if self.link:
             self.link.close()
-        for fd in (self.journal, *self.private[0], *self.private[1], self.diagnostics[1], *self.rings.values()):
+        own = (self.journal, *self.private[0], *self.private[1], self.diagnostics[1], self.board, self.wake)
+        for fd in (*own, *self.rings.values()):
             with contextlib.suppress(OSError):
                 os.close(fd)
         for stream in self.streams:

@@ -124,7 +124,7 @@ class Control:
         memfd = os.memfd_create("blob", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
         os.write(memfd, blob)
         seal(memfd)
-        self.send(message, [memfd, *(fd for fd in spec.fds if fd is not None)])
+        self.send(message, [memfd, *(fd for fd in (*spec.fds, spec.notify) if fd is not None)])
         os.close(memfd)
         return spec
 

@@ -136,7 +136,7 @@ def test_a_restart_keeps_pid_and_parked_descriptors_and_starts_afresh(pid1: Call
     assert second.welcome.restarted
     assert (second.welcome.control_restarts, second.welcome.logger_restarts) == (0, 0), "it was meant to"
     assert second.runs == ()
-    assert sorted(second.parked) == ["listener/unix", "log/vigild"]
+    assert sorted(second.parked) == ["listener/unix", "log/vigild", "notify/board", "notify/wake"]
     assert second.end(second.sh("exit 8").run).exit_code == 8
     second.send(wire.shutdown(0, True))
     third = daemon.attached()

@@ -86,6 +86,13 @@ REFUSED: dict[str, tuple[Callable[[Control], None], int, int]] = {
     "RELEASE of a run that is not there": (lambda c: c.send(wire.release(m.Run(0, 0))), lib.VG_RELEASE, errno.ESRCH),
     "UNPARK of a name that is not there": (lambda c: c.send(wire.unpark("nothing")), lib.VG_UNPARK, errno.ENOENT),
     "PARK of vigild's own log": (lambda c: c.send(wire.park("log/vigild"), [0]), lib.VG_PARK, errno.EPERM),
+    "PARK of vigild's own board": (lambda c: c.send(wire.park("notify/board"), [0]), lib.VG_PARK, errno.EPERM),
+    "UNPARK of what wakes control": (lambda c: c.send(wire.unpark("notify/wake")), lib.VG_UNPARK, errno.EPERM),
+    "SPAWN with a notification socket that is none": (
+        lambda c: c.ask(c.spec("/bin/true", notify=0)) and None,
+        lib.VG_SPAWN,
+        errno.EINVAL,
+    ),
     "REEXEC": (lambda c: c.send(plain(lib.VG_REEXEC)), lib.VG_REEXEC, errno.ENOSYS),
     "SHUTDOWN with a code that is none": (lambda c: c.send(wire.shutdown(256, False)), lib.VG_SHUTDOWN, errno.EINVAL),
     "SPAWN of a session": (

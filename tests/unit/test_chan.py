@@ -69,7 +69,7 @@ def test_more_descriptors_than_any_message_has_are_all_closed(
 ) -> None:
     ours, theirs = ends
     before = descriptors()
-    for count in (5, 16, 100):
+    for count in (6, 16, 100):
         socket.send_fds(ours, [frame(16)], [0] * count)
         assert receive(testmod, theirs)[0] == testmod.lib.CHAN_BAD
         assert descriptors() == before

@@ -226,7 +226,7 @@ class Link:
             self._fail(spec.token, Step.PIPE, shortage.errno or errno.ENOMEM)
             return
         try:
-            self._send(message, fds + [fd for fd in spec.fds if fd is not None])
+            self._send(message, fds + [fd for fd in (*spec.fds, spec.notify) if fd is not None])
         except OSError as shortage:  # of descriptors, for what waits in the queue
             self._fail(spec.token, Step.PIPE, shortage.errno or errno.EMFILE)
         finally:

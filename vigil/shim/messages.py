@@ -434,6 +434,7 @@ class SpawnSpec(msgspec.Struct, frozen=True, kw_only=True):
     ctty: bool = False
     stdin_inherit: bool = False  # descriptor 0 is vigild's own, else /dev/null
     fds: tuple[int | None, int | None, int | None] = (None, None, None)  # as 0 to 2; the caller keeps its own copies
+    notify: int | None = None  # the datagram socket on which the run notifies (vigil.shim.notify); likewise
     uid: int | None = None  # None: vigild's uid, gid and groups; else gid is needed
     gid: int | None = None
     groups: Sequence[int] = ()

@@ -209,6 +209,7 @@ def _spawn_flags(spec: SpawnSpec) -> int:
         (spec.fds[0] is not None, lib.VG_FD_0),
         (spec.fds[1] is not None, lib.VG_FD_1),
         (spec.fds[2] is not None, lib.VG_FD_2),
+        (spec.notify is not None, lib.VG_NOTIFY),
     ):
         if wanted:
             flags |= flag
