@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ast
 import http.client
 import inspect
@@ -546,7 +547,8 @@ def test_connections_are_counted_and_some_are_kept_for_those_who_may_end_others(
             held += [w.connect() for _ in range(2)]  # we are the owner, so we have two more
             w.until(lambda: w.server.connections == 5)
             with w.connect() as sock:
-                sock.sendall(GET)
+                with contextlib.suppress(BrokenPipeError):  # the answer may have been given, and the end, before it asks
+                    sock.sendall(GET)
                 answer = read_answer(sock)
                 assert (answer.status, answer.json["result"]["kind"]) == (503, "unavailable")
             assert w.server.connections == 5
