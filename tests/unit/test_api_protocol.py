@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import ast
+import contextlib
 import http.client
 import inspect
 import json
@@ -547,7 +547,7 @@ def test_connections_are_counted_and_some_are_kept_for_those_who_may_end_others(
             held += [w.connect() for _ in range(2)]  # we are the owner, so we have two more
             w.until(lambda: w.server.connections == 5)
             with w.connect() as sock:
-                with contextlib.suppress(BrokenPipeError):  # the answer may have been given, and the end, before it asks
+                with contextlib.suppress(BrokenPipeError):  # it may be refused before it asks
                     sock.sendall(GET)
                 answer = read_answer(sock)
                 assert (answer.status, answer.json["result"]["kind"]) == (503, "unavailable")
