@@ -221,10 +221,12 @@ def test_where_all_threads_hang_it_is_said_that_nobody_was_asked(
     server.handler = server.hang
 
     async def three() -> list[Any]:
-        requests = [fetch(Request(method="GET", url=server.url, timeout=SHORT)) for _ in range(3)]
-        return await asyncio.gather(*requests, return_exceptions=True)
+        held = [asyncio.create_task(fetch(Request(method="GET", url=server.url, timeout=1.0))) for _ in range(2)]
+        await until(lambda: len(server.heads) == 2)
+        late = fetch(Request(method="GET", url=server.url, timeout=SHORT))
+        return await asyncio.gather(*held, late, return_exceptions=True)
 
-    assert sorted(error.kind for error in asyncio.run(three())) == ["shortage", "timeout", "timeout"]
+    assert [error.kind for error in asyncio.run(three())] == ["timeout", "timeout", "shortage"]
     assert server.most == 2
 
 

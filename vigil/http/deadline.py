@@ -18,11 +18,12 @@ class Expired(Exception):
 class Deadline:
     """Of one exchange. The loop calls ``expire``, the exchange's thread everything else."""
 
-    __slots__ = ("_begun", "_end", "_lock", "_sockets", "expired", "phase")
+    __slots__ = ("_begun", "_end", "_lock", "_sockets", "_stuck", "expired", "phase")
 
     def __init__(self, timeout: float) -> None:
         self.phase = ""  # what is being waited for, to come after "still "
         self.expired = False
+        self._stuck: str | None = None
         self._begun = False
         self._end = time.monotonic() + timeout
         self._lock = threading.Lock()
@@ -46,6 +47,11 @@ class Deadline:
         """Whether it has passed."""
         return self.expired or time.monotonic() >= self._end
 
+    @property
+    def stuck(self) -> str:
+        """What was being waited for at the deadline, or is."""
+        return self.phase if self._stuck is None else self._stuck
+
     def watch(self, connection: socket.socket) -> None:
         """``connection`` is shut down at the deadline, which may be now. OSError where no descriptor is left."""
         twin = connection.dup()
@@ -59,6 +65,8 @@ class Deadline:
     def expire(self) -> bool:
         """The deadline is now. Returns whether the thread has begun."""
         with self._lock:
+            if not self.expired:
+                self._stuck = self.phase  # a socket that is shut down lets the thread go on a little
             self.expired = True
             for twin in self._sockets:
                 try:

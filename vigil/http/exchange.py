@@ -57,7 +57,6 @@ def _follow(request: Request, adapter: _Adapter, deadline: Deadline) -> Response
         adapter.peer = _peer(request, prepared)
         answer = adapter.send(prepared, stream=True, timeout=deadline.left(), proxies=proxies)
         try:
-            deadline.left()  # the end that a socket which is shut down seems to have may look like that of the headers
             target = _redirects.get_redirect_target(answer) if request.follow_redirects else None
             if target is None:
                 if answer.status_code == 407 and proxies and urlsplit(prepared.url or "").scheme == "http":

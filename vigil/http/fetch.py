@@ -122,7 +122,7 @@ async def fetch(request: Request) -> Response:
 
 def late(request: Request, deadline: Deadline) -> FetchError:
     """What is said when the deadline of ``request`` has passed."""
-    phase = f" (still {deadline.phase})" if deadline.phase else ""
+    phase = f" (still {deadline.stuck})" if deadline.stuck else ""
     return FetchError("timeout", f"no answer within {duration.spell(request.timeout)}{phase}")
 
 
