@@ -19,6 +19,7 @@ import pytest
 from tests.unit.http_world import OK, Server, answer, descriptors, say
 from vigil.http import fetch as fetching
 from vigil.http import resolve, threads
+from vigil.http.deadline import Deadline, Expired
 from vigil.http.fetch import FetchError, Request, Response, fetch
 
 SHORT = 0.3  # a timeout that is to pass
@@ -43,6 +44,9 @@ def timed_out(url: str, **more: Any) -> str:
     assert error.kind == "timeout", error
     assert SHORT <= took < SHORT + 2
     assert str(error).startswith("no answer within 300ms (still ")
+    while fetching._threads._count > fetching._threads._idle:  # the thread does not wait on, either
+        assert time.monotonic() < began + SHORT + 4
+        time.sleep(0.005)
     return str(error).partition("(still ")[2].removesuffix(")")
 
 
@@ -292,6 +296,18 @@ def test_who_is_cancelled_lets_go_of_the_connection(server: Server) -> None:
 
     asyncio.run(cancel())
     assert ended.wait(LONG)
+
+
+def test_a_deadline_keeps_what_was_waited_for() -> None:
+    deadline = Deadline(LONG)
+    deadline.phase = "connecting"
+    assert deadline.stuck == "connecting"
+    assert not deadline.expire()
+    deadline.phase = "reading"
+    deadline.expire()
+    assert deadline.stuck == "connecting"
+    with pytest.raises(Expired):
+        deadline.left()
 
 
 # --- redirects ---
