@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -490,10 +491,24 @@ def test_control_is_killed_in_the_middle_of_a_replan(
     assert daemon.stop() == 0
 
 
+def boot_id(daemon: Daemon) -> str:
+    return str(daemon.api("GET", "/v1/system-info")[1]["result"]["boot-id"])
+
+
+def reboots(daemon: Daemon, boot: str) -> None:
+    def rebooted() -> bool:
+        try:
+            return boot_id(daemon) != boot
+        except (OSError, HTTPException):
+            return False  # the old control has just gone
+
+    daemon.until(rebooted, "a new boot")
+
+
 def test_vigild_restart_refuses_a_bad_plan_and_takes_a_good_one(vigild: Callable[..., Daemon]) -> None:
     daemon = vigild(plain("web"))
     pid = daemon.wait_state("web", "active")["pid"]
-    boot = daemon.api("GET", "/v1/system-info")[1]["result"]["boot-id"]
+    boot = boot_id(daemon)
     inode = daemon.socket.stat().st_ino
     layer = daemon.layers / "10-test.yaml"
     layer.write_text("services: {web: {command: sleep 1000, startup: perhaps}}")
@@ -504,16 +519,37 @@ def test_vigild_restart_refuses_a_bad_plan_and_takes_a_good_one(vigild: Callable
     layer.write_text(plain("other"))
     assert daemon.api("POST", "/v1/vigild", {"action": "restart"})[0] == 200
 
-    def rebooted() -> bool:
-        try:
-            return bool(daemon.api("GET", "/v1/system-info")[1]["result"]["boot-id"] != boot)
-        except (OSError, HTTPException):
-            return False  # the old control has just gone
-
-    daemon.until(rebooted, "a new boot")
+    reboots(daemon, boot)
     assert list(daemon.services()) == ["other"]
     daemon.wait_state("other", "active")
     assert daemon.socket.stat().st_ino == inode
+    assert daemon.stop() == 0
+
+
+def test_vigild_restart_starts_the_plan_that_was_checked_whatever_becomes_of_it_meanwhile(
+    vigild: Callable[..., Daemon], tmp_path: Path
+) -> None:
+    told = tmp_path / "told"
+    end = f"touch {told}; until [ -e {tmp_path}/go ]; do sleep 0.02; done; exit"
+    script = f"trap '{end}' TERM; echo up; while :; do sleep 0.02; done"
+    daemon = vigild(
+        f"services: {{web: {{command: [sh, -c, {json.dumps(script)}], startup: enabled, kill-delay: 20s}}}}"
+    )
+    assert daemon.out is not None
+    daemon.out.wait_for("[web] up")
+    layer = daemon.layers / "10-test.yaml"
+    layer.write_text(plain("other"))
+    boot = boot_id(daemon)
+    assert daemon.api("POST", "/v1/vigild", {"action": "restart"})[0] == 200
+    daemon.until(told.exists, "web to be told to stop")
+    layer.write_text("services: {other: {command: sleep 1000, startup: perhaps")
+    (tmp_path / "go").touch()
+    reboots(daemon, boot)
+    daemon.wait_state("other", "active")
+    status, answer = daemon.api("POST", "/v1/replan", {})
+    assert (status, answer["result"]["kind"]) == (400, "bad-plan")  # and from now on the files are read again
+    layer.write_text(plain("third"))
+    assert daemon.api("POST", "/v1/replan", {})[1]["result"]["started"] == ["third"]
     assert daemon.stop() == 0
 
 

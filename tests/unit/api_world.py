@@ -20,8 +20,10 @@ from vigil.api.settings import Settings
 from vigil.model import api
 from vigil.model.errors import NotFound
 from vigil.model.states import ChangeStatus, ServiceState
+from vigil.plan import Sources
 
 NOW = "2026-03-21T12:00:00.000000Z"
+SOURCES = Sources("/etc/vigil/layers")
 
 
 def service(name: str, **fields: Any) -> api.Service:
@@ -109,9 +111,10 @@ class FakeOverlord:
             control_start_time=NOW, control_restarts=0, logger_restarts=0, pid1_version="0.1.0",
         )  # fmt: skip
 
-    async def check_plan(self) -> None:
+    async def check_plan(self) -> Sources:
         if self.breaks is not None:
             raise self.breaks
+        return SOURCES
 
     async def replan(self, action: api.ReplanAction, cause: str, key: str | None) -> api.Replan:
         if self.breaks is not None:
@@ -126,7 +129,8 @@ class FakeOverlord:
     async def shown_plan(self, *, secrets: bool) -> dict[str, Any]:
         return {"services": {"web": {"environment": {"TOKEN": "abc" if secrets else "*****"}}}}
 
-    def shutdown(self, code: int, restart: bool, cause: str) -> None:
+    def shutdown(self, code: int, restart: bool, cause: str, sources: Sources | None = None) -> None:
+        assert sources is (SOURCES if restart else None)
         self.shutdowns.append((code, restart, cause))
 
 

@@ -32,12 +32,12 @@ class Daemon(Noun):
                 description="cannot upgrade vigild: this version of vigild does not know how to"
             )
         cause = str(call.caller)
-        if action == "restart":
-            await self._overlord.check_plan()  # a bad plan is refused before anything is stopped
+        # A bad plan is refused before anything is stopped.
+        sources = await self._overlord.check_plan() if action == "restart" else None
 
         async def begin() -> None:
             try:
-                self._overlord.shutdown(0, action == "restart", cause)
+                self._overlord.shutdown(0, action == "restart", cause, sources)
             except VigilError as problem:
                 say.error("vigil.api", f"cannot {action} vigild: {problem}")
 

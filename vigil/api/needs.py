@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 from vigil.model import api
+from vigil.plan import Sources
 
 
 class Plan(Protocol):
@@ -51,11 +52,11 @@ class Overlord(Protocol):
     async def replan(self, action: api.ReplanAction, cause: str, key: str | None) -> api.Replan:
         """Put the plan on disk in force; PlanError where it cannot be. ``key`` as for ``act``."""
 
-    async def check_plan(self) -> None:
-        """PlanError where the plan on disk cannot be used."""
+    async def check_plan(self) -> Sources:
+        """The plan on disk; PlanError where it cannot be used."""
 
-    def shutdown(self, code: int, restart: bool, cause: str) -> None:
-        """Stop everything, then exit with ``code`` or start from scratch."""
+    def shutdown(self, code: int, restart: bool, cause: str, sources: Sources | None = None) -> None:
+        """Stop everything, then exit with ``code`` or start from scratch, with the plan that ``sources`` make."""
 
 
 class Follower(Protocol):

@@ -2,8 +2,8 @@
 
 1. attach, because only vigild's answer tells which life of control this is. vigild counts from here: between long steps
    its PING is answered (``breathe``);
-2. the plan: of this boot, from the journal; in a new boot, from the files, so that a half-edited file can take nothing
-   down when control is started again;
+2. the plan: of this boot, from the journal, so that a half-edited file can take nothing down when control is started
+   again; in a new boot, from the files; after `vigild restart`, as it was found right before anything was stopped;
 3. the socket, bound or taken over, before anything is started: a path that cannot be had is the user's mistake, and is
    told before it does harm;
 4. the journal, whole and parked, then the counters. Both parked is what "this boot has begun" means: vigild drops the
@@ -34,13 +34,13 @@ from vigil.journal.store import PARKED_AS as JOURNAL
 from vigil.logs import LogStore
 from vigil.model import say
 from vigil.model.errors import PlanError, StartError
-from vigil.overlord import Overlord, Settings
+from vigil.overlord import NEXT_PLAN, Overlord, Settings
 from vigil.plan import Plan, Sources, load, read
 from vigil.shim import messages
 from vigil.shim.link import Link
 from vigil.shim.messages import Format, Snapshot, Welcome
 
-_KEPT = ("identity/", listeners.KEY)
+_KEPT = ("identity/", listeners.KEY, NEXT_PLAN)
 """Keys of the journal that `vigild restart` keeps."""
 
 _PLAN = "plan"
@@ -79,7 +79,7 @@ def start(options: Options, fd: int) -> Started:
     if not begun:
         kept = {key: value for key, value in kept.items() if key.startswith(_KEPT)}
 
-    sources, plan = _plan(options, kept.get(_PLAN))
+    sources, plan = _plan(options, kept.get(_PLAN if begun else NEXT_PLAN))
     link.breathe()
 
     listener, bound = _listener(options, parked, kept)
@@ -105,6 +105,7 @@ def start(options: Options, fd: int) -> Started:
             if listener is not None:
                 listener.park(link)
             link.park(COUNTERS, counters.fd)
+            store.delete(NEXT_PLAN)
         store.compact_with(link.try_park)
 
         logs = LogStore(lines=options.log_buffer, bytes=options.log_buffer_bytes)

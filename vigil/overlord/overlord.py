@@ -53,6 +53,9 @@ _WHOLE_STOP = "vigild is stopping"
 _SHUTDOWN = "shutdown"
 _AUTOSTART = "autostart"
 
+NEXT_PLAN = "next-plan"
+"""Key of the journal: sources of the plan that the boot after a restart begins with."""
+
 
 class Ending(msgspec.Struct, frozen=True):
     """A decided shutdown, as the journal has it."""
@@ -133,13 +136,15 @@ class Overlord:
         """A message from PID 1."""
         self._loop.tell(message)
 
-    def shutdown(self, code: int, restart: bool, cause: str) -> None:
+    def shutdown(self, code: int, restart: bool, cause: str, sources: Sources | None = None) -> None:
         """Stop everything in order, then exit with ``code``, or start from scratch. The first shutdown decides.
 
-        Whether a restart would find a plan that can be used is to be asked before: ``check_plan``.
+        ``sources``: of the plan that a restart is to start with, as ``check_plan`` gave them: stopping may take long,
+        and what the files say then nobody has looked at. None: the files are read then.
         """
         self._loop.turn()
-        self._shut(code, restart, f"vigild is {'restarting' if restart else 'stopping'}: asked for by {cause}")
+        doing = "restarting" if restart else "stopping"
+        self._shut(code, restart, f"vigild is {doing}: asked for by {cause}", sources)
         self._loop.turn()
 
     @property
@@ -159,9 +164,9 @@ class Overlord:
         sources = self._in_force.sources()
         return await _aside(lambda: merged(sources, secrets=secrets))
 
-    async def check_plan(self) -> None:
-        """PlanError where the plan's files, as they are now, cannot be used."""
-        await self._read()
+    async def check_plan(self) -> Sources:
+        """The plan's files as they are now; PlanError where they cannot be used."""
+        return (await self._read())[0]
 
     async def replan(self, action: api.ReplanAction, cause: str, key: str | None) -> api.Replan:
         """Put the plan's files, as they are now, in force. PlanError: they are wrong, and nothing has changed.
@@ -340,11 +345,13 @@ class Overlord:
     def _policy(self, actor: Actor, report: Shutdown) -> None:
         self._shut(report.code, False, f"vigild is stopping: {actor.name} {report.cause}")
 
-    def _shut(self, code: int, restart: bool, cause: str) -> None:
+    def _shut(self, code: int, restart: bool, cause: str, sources: Sources | None = None) -> None:
         if self._loop.closing and (restart or (self._ending is not None and not self._ending.restart)):
             return  # the first one decides; but a restart may still become an exit
         self._ending = Ending(code, restart, cause)
         self._loop.write(_SHUTDOWN, msgspec.msgpack.encode(self._ending))
+        if restart and sources is not None:
+            self._loop.write(NEXT_PLAN, msgspec.msgpack.encode(sources))
         self._loop.after(self._send_shutdown)
         self._loop.close(cause)
 
