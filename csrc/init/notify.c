@@ -244,6 +244,14 @@ static size_t text_size(void)
 {
     size_t size = sizeof intent->text;
 
+    _Static_assert(sizeof intent->text % sizeof(uint64_t) == 0, "whole words");
+    for (; size; size -= sizeof(uint64_t)) {
+        uint64_t word;
+
+        memcpy(&word, intent->text + size - sizeof word, sizeof word);
+        if (word)
+            break;
+    }
     while (size && !intent->text[size - 1])
         size--;
     return size;
@@ -381,9 +389,10 @@ void notify_add(struct vg_run run, int fd, const char *name, uint32_t uid, uint6
         (void)close(fd);
         return;
     }
-    /* Torn: a predecessor was killed while it made it, and nothing was taken yet. */
+    /* A new logger may be told of a run that is over after the one that has its slot now: that one's notice stays, and nobody asks for the
+     * other's. Torn: a predecessor was killed while it made the notice, and nothing was taken yet. */
     notice = &notices[run.slot];
-    if (notice->generation != run.generation || notice->version & 1) {
+    if ((int32_t)(run.generation - notice->generation) > 0 || notice->version & 1) {
         begin(notice);
         memset((char *)notice + sizeof notice->version, 0, sizeof *notice - sizeof notice->version);
         notice->generation = run.generation;

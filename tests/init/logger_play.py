@@ -113,10 +113,10 @@ class Play:
             _data, fds, _flags, _ = socket.recv_fds(here, 1024, 1)
         return fds[0]
 
-    def notify(self, run: int, uid: int = 0, tag: int = 0) -> str:
+    def notify(self, run: int, generation: int = 1, *, uid: int = 0, tag: int = 0) -> str:
         """A notification socket of a run: its address, as in NOTIFY_SOCKET."""
         fd, address = notify.make(None, None)
-        told = Stream((run, 1), NOTIFY, fd, f"n{run}", -1, uid=uid, tag=tag)
+        told = Stream((run, generation), NOTIFY, fd, f"n{run}", -1, uid=uid, tag=tag)
         self.streams.append(told)
         if self.link:
             self.tell(told)
@@ -149,10 +149,10 @@ class Play:
         assert self.link
         self.link.send(struct.pack("=IHHQ", 16, kind, 0, value))
 
-    def forget(self, run: int) -> None:
+    def forget(self, run: int, generation: int = 1) -> None:
         """FORGET: the run is over."""
-        self.owed.append((run, 1))
-        self.tell_forget((run, 1))
+        self.owed.append((run, generation))
+        self.tell_forget((run, generation))
 
     def tell_forget(self, run: tuple[int, int]) -> None:
         assert self.link

@@ -8,10 +8,10 @@
  *   size N          a datagram of N bytes
  *   fds COUNT       COUNT datagrams FDSTORE=1, with four descriptors each
  *   barrier         BARRIER=1, with a pipe's end; returns when it is closed at the other side
- *   flood N GAP     N datagrams, GAP us apart: STATUS=1 and so on, between them keepalives
+ *   flood N GAP     N datagrams, GAP us apart, or fewer where SIGTERM comes: STATUS=1 and so on, between them keepalives
  *   say TEXT        a line to stdout
  *   stay            until a signal comes
- * At the end, and when `stay` ends, the longest time that a datagram took is printed, in us.
+ * At the end, and when `stay` ends, it prints the longest time that a datagram took, in us, and how many were sent.
  */
 #include <errno.h>
 #include <poll.h>
@@ -28,7 +28,8 @@
 
 static struct sockaddr_un address = { .sun_family = AF_UNIX };
 static socklen_t address_size;
-static long longest;
+static long longest, sent;
+static volatile sig_atomic_t flooding, ended;
 
 static long now(void)
 {
@@ -40,8 +41,11 @@ static long now(void)
 
 static void finish(int number)
 {
-    (void)number;
-    printf("longest %ld\n", longest);
+    if (number && flooding) {
+        ended = 1;
+        return;
+    }
+    printf("longest %ld, sent %ld\n", longest, sent);
     fflush(stdout);
     _exit(0);
 }
@@ -69,6 +73,7 @@ static void datagram(const char *text, size_t size, const int *fds, int count)
             fflush(stdout);
             break;
         }
+    sent++;
     took = now() - before;
     longest = took > longest ? took : longest;
     close(to);
@@ -94,7 +99,8 @@ static void flood(long count, long gap)
     long begin = now(), status = 0;
     char text[64];
 
-    for (long at = 0; at < count; at++) {
+    flooding = 1;
+    for (long at = 0; at < count && !ended; at++) {
         struct timespec rest = { .tv_nsec = 0 };
         long early = begin + at * gap - now();
         int size = at % 2 ? snprintf(text, sizeof text, "WATCHDOG=1\n") : snprintf(text, sizeof text, "STATUS=%ld\n", ++status);
@@ -106,6 +112,9 @@ static void flood(long count, long gap)
         }
         datagram(text, (size_t)size, NULL, 0);
     }
+    flooding = 0;
+    if (ended)
+        finish(0);
 }
 
 static void barrier(void)

@@ -89,7 +89,7 @@ REFUSED: dict[str, tuple[Callable[[Control], None], int, int]] = {
     "PARK of vigild's own board": (lambda c: c.send(wire.park("notify/board"), [0]), lib.VG_PARK, errno.EPERM),
     "UNPARK of what wakes control": (lambda c: c.send(wire.unpark("notify/wake")), lib.VG_UNPARK, errno.EPERM),
     "SPAWN with a notification socket that is none": (
-        lambda c: c.ask(c.spec("/bin/true", notify=0)) and None,
+        lambda c: c.ask(c.spec("/bin/true", notify=c.link.fileno())) and None,
         lib.VG_SPAWN,
         errno.EINVAL,
     ),
