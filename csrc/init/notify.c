@@ -297,7 +297,7 @@ static bool absorb(void)
         news |= notice->told == mark.seq;
         end(notice);
     }
-    __atomic_store_n(&intent->seq, mark.seq + 1, __ATOMIC_SEQ_CST);
+    __atomic_store_n(&intent->next, mark.seq + 1, __ATOMIC_SEQ_CST);
     __atomic_store_n(&intent->state, 0, __ATOMIC_SEQ_CST);
     return true;
 }
@@ -321,6 +321,7 @@ static int64_t take(const struct socket *socket)
     intent->taken = notice->taken;
     intent->forged = notice->forged;
     intent->senseless = notice->senseless;
+    intent->seq = intent->next;
     intent->real_ns = say_real_ns();
     intent->now_ns = say_now_ns();
     __atomic_store_n(&intent->state, 1, __ATOMIC_SEQ_CST);
@@ -448,9 +449,9 @@ bool notify_open(struct notify_intent *given, int board_fd, int wake_fd, int pol
     wake = wake_fd;
     poller = poller_fd;
     tag_base = tag;
-    if (!intent->seq) {
+    if (!intent->next) {
         memset(intent->text, 0, sizeof intent->text);       /* what taking one needs is there before it begins */
-        intent->seq = 1;
+        intent->next = 1;
     }
     if (intent->state)
         (void)absorb();

@@ -16,7 +16,7 @@
 struct notify_intent {
     uint32_t state;             /* 1: being taken; stored last */
     uint32_t told;              /* that senders cannot be looked at has been said */
-    uint64_t seq;               /* of this datagram, or the next one */
+    uint64_t next, seq;         /* of the next datagram, of this one */
     uint64_t real_ns, now_ns;
     struct vg_run run;
     uint64_t tag;

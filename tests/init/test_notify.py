@@ -6,6 +6,7 @@ repeats a run.
 
 from __future__ import annotations
 
+import mmap
 import os
 import random
 import resource
@@ -13,6 +14,7 @@ import select
 import shutil
 import signal
 import socket
+import struct
 import subprocess
 import tempfile
 import time
@@ -23,7 +25,7 @@ import pytest
 
 from tests.daemon import LIMIT
 from tests.init.logger_play import DRAINED, PING, PONG, Play, build, compile_c
-from tests.init.pid1 import Control, Pid1, m, wire
+from tests.init.pid1 import Control, Pid1, lib, m, wire
 from vigil.shim import notify
 from vigil.shim.board import BOARD, WAKE, Board, Notice
 
@@ -273,8 +275,12 @@ def test_what_the_last_run_said_makes_the_next_one_not_ready(pid1: Callable[...,
     told.close()
 
 
-def test_all_that_a_run_said_is_known_when_it_is_gone(told: Told, load: str) -> None:
-    for number in range(100):
+def test_all_that_a_run_said_is_known_when_it_is_gone_and_nothing_is_held(
+    pid1: Callable[..., Pid1], need: Callable[..., None], load: str
+) -> None:
+    need("prlimit")
+    told = Told(pid1(prefix=("prlimit", "--nofile=256:256")).attached())  # room for 48 runs
+    for number in range(200):
         run = told.start(load, "child", "READY=1", "child", f"STATUS={number}")
         told.control.exited(run)
         told.control.gone(run)
@@ -282,6 +288,7 @@ def test_all_that_a_run_said_is_known_when_it_is_gone(told: Told, load: str) -> 
         assert notice is not None
         assert (notice.ready is not None, notice.status, notice.taken) == (True, str(number), 2)
         told.control.send(wire.release(run))
+    told.close()
 
 
 def test_a_service_of_another_user_gets_to_its_socket_and_others_do_not(told: Told, load: str, root: None) -> None:
@@ -607,6 +614,68 @@ def test_a_logger_that_does_not_know_all_sockets_yet_claims_to_have_drained_none
     assert played.board.drained_ns() > now
 
 
+# struct notify_intent: state, told, next, seq, real_ns, now_ns, run, tag, uid, taken, forged, senseless, name, control,
+# text.
+INTENT = struct.Struct("=IIQQQQIIQIxxxxQQQ136s32s4104s")
+# struct vg_notice: where `told` is, and the pid in `ready`.
+NOTICE_TOLD, NOTICE_READY_PID = 16, 72
+
+
+def intent_of(journal: int, name: bytes) -> int:
+    """Where in J the intent is whose last datagram was that service's."""
+    at = 0
+    while True:
+        at = os.lseek(journal, at, os.SEEK_DATA)
+        end = os.lseek(journal, at, os.SEEK_HOLE)
+        found = os.pread(journal, end - at, at).find(name.ljust(136, b"\0"))
+        if found >= 0:
+            return at + found - (INTENT.size - 136 - 32 - 4104)
+        at = end
+
+
+@pytest.mark.parametrize("torn", [False, True])
+@pytest.mark.parametrize("own", [True, False])
+@pytest.mark.parametrize("text", ["STATUS=a", "READY=1"])
+def test_what_a_killed_logger_had_done_is_done_again_and_comes_to_the_same(
+    played: Played, text: str, own: bool, torn: bool
+) -> None:
+    """As after a kill between the last store on the board and the one that closes the intent, or in the middle."""
+    played.play.start()
+    run = played.begin(1, tag=None if own else 5)
+    played.say(run, text)
+    before = played.until(run, 1)
+    assert (before.taken, before.forged) == ((1, 0) if own else (0, 1))
+    said = list(played.board.changed())
+    assert said == ([before] if own else [])
+    played.board.close()
+    played.play.kill()
+    at = intent_of(played.play.journal, b"n1")
+    intent = list(INTENT.unpack(os.pread(played.play.journal, INTENT.size, at)))
+    assert intent[:4] == [0, 0, 2, 2]  # the second was asked for, and did not come
+    assert intent[6:8] + intent[10:12] == [1, 1, before.taken, before.forged]
+    sender = struct.pack("=Qiiiii", 28, socket.SOL_SOCKET, socket.SCM_CREDENTIALS, os.getpid(), os.getuid(), 0)
+    mark = before.ready or before.status_mark
+    times = [mark.real_ns, mark.monotonic_ns] if mark else [7, 7]
+    intent[0], intent[3:6], intent[10:12], intent[14:] = 1, [1, *times], [0, 0], [sender, text.encode()]
+    os.pwrite(played.play.journal, INTENT.pack(*intent), at)
+    with mmap.mmap(played.play.board, 0) as memory:
+        notice = lib.VG_BOARD_FIRST + 1024 * run.slot
+        version = struct.unpack_from("=Q", memory, notice)[0]
+        assert version % 2 == 0
+        if torn:
+            struct.pack_into("=Q", memory, notice, version + 1)
+            struct.pack_into("=Q", memory, notice + NOTICE_TOLD, 0)
+            if before.ready:
+                struct.pack_into("=i", memory, notice + NOTICE_READY_PID, 0)
+    played.board = Board(played.play.board, os.dup(played.play.wake))
+    assert (played.board.read(run) is None) is torn
+    played.play.start()
+    assert played.until(run, 1) == before
+    assert list(played.board.changed()) == said
+    played.say(run, "WATCHDOG=1")
+    assert played.until(run, 2).taken == (2 if own else 0)
+
+
 @pytest.mark.chaos
 @pytest.mark.skipif(SANITIZED, reason="counts instructions of the program as it is")
 def test_no_instruction_is_one_after_which_a_kill_costs_a_notification(played: Played, tmp_path: Path) -> None:
@@ -614,19 +683,24 @@ def test_no_instruction_is_one_after_which_a_kill_costs_a_notification(played: P
     step = compile_c(tmp_path, "logger_step", ["tests/init/logger_step.c"])
     play, apart = played.play, STEP or 29
     play.start()
-    runs = [played.begin(1), played.begin(2, tag=5)]  # of the second every datagram is another's
-    steps, sent, kills, busy = random.randrange(apart), 0, 0, True
+    steps, kills, busy = random.randrange(apart), 0, True
+    sent = dict.fromkeys((played.begin(1), played.begin(2, tag=5)), 0)  # of the second every datagram is another's
+    one, other = sent
+    played.say(one, "READY=1")
+    first = played.until(one, 1)
+    sent[one] = 1
+    assert list(played.board.changed()) == [first]
     while busy:
         assert play.process
-        run = runs[kills % 2]
+        run = played.begin(3, kills) if kills % 3 == 2 else (one, other)[kills % 3]
         with subprocess.Popen(
             [step, str(play.process.pid), str(steps)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         ) as tracer:
             assert tracer.stdin
             assert tracer.stdout
             assert tracer.stdout.readline() == "stopped\n"
-            played.say(run, f"STATUS={kills}\nREADY=1")
-            sent += run == runs[0]
+            played.say(run, f"STATUS={kills}" if run == one else "READY=1")
+            sent[run] = sent.get(run, 0) + 1
             tracer.stdin.write("\n")
             tracer.stdin.flush()
             busy = bool(select.select([tracer.stdout], [], [], 1)[0])
@@ -636,14 +710,18 @@ def test_no_instruction_is_one_after_which_a_kill_costs_a_notification(played: P
         play.kill()
         kills += 1
         play.start()
-        notice, other = played.until(runs[0], sent), played.until(runs[1], kills - sent)
-        assert (notice.taken, notice.forged, notice.senseless) == (sent, 0, 0)
-        assert (other.taken, other.forged, other.status, other.ready) == (0, kills - sent, "", None)
-        assert notice.status == str(kills - 1 - (run != runs[0]) if sent else ""), "the last"
-        assert not notice.ready or notice.ready.seq == 1
+        notice = played.until(run, sent[run])
+        counts = (0, sent[run]) if run == other else (sent[run], 0)
+        assert (notice.taken, notice.forged, notice.senseless) == (*counts, 0)
+        assert notice.ready == (first.ready if run == one else None if run == other else notice.ready_again)
+        assert notice.status == (str(kills - 1) if run == one else "")
         assert select.select([play.wake], [], [], LIMIT)[0], "control would not look"
         os.eventfd_read(play.wake)
-        assert list(played.board.changed()) == ([notice] if run == runs[0] else []), "once, and only what is new"
+        told = {notice.run for notice in played.board.changed()}
+        assert told == {run} - {other}, "once, and only what is new"
+        if run.slot == 3:
+            play.forget(3, run.generation)
+            assert play.expect(DRAINED)
         steps += apart
     print(f"{kills} kills, {steps} instructions")
     assert kills > 20, "it was followed through the whole of its work"
