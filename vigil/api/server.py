@@ -32,8 +32,13 @@ class Server:
         Never wait for asyncio's ``wait_closed``: since Python 3.12 it waits for every client to go.
         """
         self._worker.alive = False
+        loop = self._worker.loop
         for server in self._servers:
-            server.close()
+            # Who was accepted in this turn of the loop gets a transport in the next one, which asyncio does not give
+            # once the server is closed: the socket would be left to the garbage collector.
+            for listener in server.sockets:
+                loop.remove_reader(listener)
+            loop.call_soon(server.close)
         for connection in tuple(self._worker.connections):
             connection.shut()
 
